@@ -1,0 +1,116 @@
+"""How calls end and why they are refused: the closed vocabulary of the house.
+
+Knows no clock, no socket and no log; every other module may import it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Blame(StrEnum):
+    """Whose doing the end of a call was."""
+
+    NOBODY = "nobody"
+    CALLEE = "callee"
+    CARRIER = "carrier"
+    AGENT = "agent"
+    US = "us"
+
+
+class Reason(StrEnum):
+    """Why a call ended. A closed list: a simulator scenario reaches each of them, and a test proves it."""
+
+    # nobody
+    GOODBYE = "goodbye"  # the agent said goodbye and it was heard to its end
+    # callee
+    HUNG_UP = "hung-up"
+    BUSY = "busy"
+    NO_ANSWER = "no-answer"
+    # carrier
+    REFUSED = "refused"  # also agent: the far end said no before the conversation began
+    NOT_PLACED = "not-placed"  # an ambiguous create of which nothing was ever heard again
+    FAILED = "failed"  # the network could not complete the call
+    CANCELED = "canceled"
+    NO_STREAM = "no-stream"  # answered, but the media stream never came
+    LOST = "lost"  # also agent: the socket went away without a goodbye
+    SILENT = "silent"  # also agent: the socket is open and nothing comes out of it
+    STALLED = "stalled"  # also agent: the far end stopped reading
+    PROTOCOL = "protocol"  # also agent: what came cannot be understood
+    # agent
+    UNREACHABLE = "unreachable"
+    UNAUTHORIZED = "unauthorized"
+    NOT_READY = "not-ready"
+    WRONG_FORMAT = "wrong-format"
+    ERROR = "error"
+    SESSION_ENDED = "session-ended"
+    # us
+    OPERATOR = "operator"  # someone asked for it through /v1
+    TIME_LIMIT = "time-limit"
+    DRAINED = "drained"
+    CUT = "cut"
+    CRASHED = "crashed"
+
+
+class Farewell(StrEnum):
+    """What the callee hears after the bridge is gone."""
+
+    SILENT = "silent"  # hang up at once
+    SPOKEN = "spoken"  # the document after <Connect> says one sentence and hangs up
+
+
+_SPOKEN_BLAMES = frozenset({Blame.AGENT, Blame.CARRIER})
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a call is over; the first cause wins. `detail` is for people: never compared, never a label."""
+
+    blame: Blame
+    reason: Reason
+    detail: str = ""
+
+    @property
+    def farewell(self) -> Farewell:
+        """Somebody may still be listening when a leg broke or we crashed: they are owed a sentence."""
+        if self.blame in _SPOKEN_BLAMES or self.reason is Reason.CRASHED:
+            return Farewell.SPOKEN
+        return Farewell.SILENT
+
+    def as_json(self) -> dict[str, str]:
+        """The `ending` object of the contract."""
+        return {"blame": self.blame.value, "reason": self.reason.value}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that is answered no: `code` is kebab-case and stable, `message` says what to do."""
+
+    code: str
+    message: str
+
+
+class WireError(ValueError):
+    """A message of a far end that cannot be read as its protocol says."""
+
+
+class LegClosed(Exception):
+    """One leg of the call can no longer be used.
+
+    `leg` is the blame that the leg carries: CARRIER for the phone, AGENT for the agent. `kind` is LOST (end of file,
+    reset, close frame), STALLED (the far end stopped reading), SILENT (it answers no ping any more) or PROTOCOL
+    (framing violated); `code` is the WebSocket close code received, when there was one.
+    """
+
+    def __init__(self, leg: Blame, kind: Reason, detail: str, *, code: int | None = None) -> None:
+        super().__init__(detail)
+        self.leg = leg
+        self.kind = kind
+        self.detail = detail
+        self.code = code
+
+    @property
+    def ending(self) -> Ending:
+        """What the loss of this leg means for the call."""
+        return Ending(self.leg, self.kind, self.detail)
