@@ -1,0 +1,114 @@
+"""What the dialogue may ask the call to do: imperatives, one struct each.
+
+Knows no trio, no clock, no socket and no log.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from relay.outcomes import Ending
+
+Role: TypeAlias = Literal["agent", "callee"]
+
+
+class ForwardToAgent(msgspec.Struct, frozen=True, gc=False):
+    """Give the callee's audio to the agent, base64 untouched."""
+
+    payload: str
+
+
+class PlayOnPhone(msgspec.Struct, frozen=True, gc=False):
+    """Give the agent's audio to the phone, base64 untouched."""
+
+    payload: str
+
+
+class ClearPhoneAudio(msgspec.Struct, frozen=True, gc=False):
+    """Silence the phone at once; never delayed."""
+
+
+class SendMark(msgspec.Struct, frozen=True, gc=False):
+    """Ask the carrier to say when everything sent so far was played."""
+
+    name: str
+
+
+class RunTool(msgspec.Struct, frozen=True):
+    """Run a function for the agent while audio flows."""
+
+    call_id: str
+    name: str
+    arguments: dict[str, Any]
+
+
+class SendToolResult(msgspec.Struct, frozen=True):
+    """Answer a tool call; each is answered at most once."""
+
+    call_id: str
+    result: str
+    is_error: bool
+
+
+class CreateReply(msgspec.Struct, frozen=True):
+    """Make the agent speak by an instruction for this one reply."""
+
+    instructions: str
+
+
+class CancelReply(msgspec.Struct, frozen=True):
+    """Stop the active reply."""
+
+    reply_id: str
+
+
+class RetryWithoutVoice(msgspec.Struct, frozen=True):
+    """The configured voice was refused: open the session again without one."""
+
+    detail: str
+
+
+class Transcribe(msgspec.Struct, frozen=True):
+    """Add a line to the transcript."""
+
+    role: Role
+    text: str
+    interrupted: bool
+
+
+class TurnAnswered(msgspec.Struct, frozen=True):
+    """The agent's first audible sound after a turn of the callee's; the agent's share of the wait in seconds."""
+
+    agent_seconds: float
+
+
+class Note(msgspec.Struct, frozen=True):
+    """Add a line to the timeline; `fields` hold no speech, no number and no secret."""
+
+    event: str
+    fields: dict[str, Any] = {}
+
+
+class EndCall(msgspec.Struct, frozen=True):
+    """The call is over."""
+
+    ending: Ending
+
+
+Action: TypeAlias = (
+    ForwardToAgent
+    | PlayOnPhone
+    | ClearPhoneAudio
+    | SendMark
+    | RunTool
+    | SendToolResult
+    | CreateReply
+    | CancelReply
+    | RetryWithoutVoice
+    | Transcribe
+    | TurnAnswered
+    | Note
+    | EndCall
+)

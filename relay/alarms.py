@@ -1,0 +1,43 @@
+"""Named points in time that pure code waits for.
+
+Knows no trio and no clock: whoever owns a clock sleeps until `earliest` and then asks what is due.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+Name = TypeVar("Name", bound=Hashable)
+
+
+class Alarms(Generic[Name]):
+    """At most one alarm a name. `earliest` is kept up to date, so that reading it on the hot path costs nothing."""
+
+    __slots__ = ("_at", "earliest")
+
+    def __init__(self) -> None:
+        self._at: dict[Name, float] = {}
+        self.earliest = math.inf
+
+    def set(self, name: Name, at: float) -> None:
+        """Ring at `at`, in seconds, instead of whenever it would have rung before."""
+        self._at[name] = at
+        self.earliest = min(self._at.values())
+
+    def drop(self, name: Name) -> None:
+        """Do not ring."""
+        if self._at.pop(name, None) is not None:
+            self.earliest = min(self._at.values(), default=math.inf)
+
+    def at(self, name: Name) -> float:
+        """When it rings; infinite when it does not."""
+        return self._at.get(name, math.inf)
+
+    def due(self, now: float) -> list[Name]:
+        """The alarms whose time has come, earliest first; they are dropped."""
+        names = [name for name, at in sorted(self._at.items(), key=lambda item: item[1]) if at <= now]
+        for name in names:
+            self.drop(name)
+        return names

@@ -1,0 +1,64 @@
+"""What the telephone still holds: an estimate of Twilio's play-out buffer, and the marks that prove it.
+
+Knows no trio, no clock, no socket and no log; seconds come in as `now`.
+
+A mark is echoed when the audio before it was played *or dropped by a clear*, so an echo alone proves nothing: marks
+carry the generation in which they were sent, and a clear begins a new one (Twilio dossier, section 1.4).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Purpose(StrEnum):
+    """What the echo of a mark proves."""
+
+    OPENING = "opening"
+    REPLY = "reply"
+    GOODBYE = "goodbye"
+
+
+class Playout:
+    """The far side of the phone leg, as far as it can be known from here."""
+
+    __slots__ = ("_dirty", "_generation", "_marks", "_number", "playing_until")
+
+    def __init__(self) -> None:
+        self.playing_until = 0.0
+        self._dirty = False
+        self._generation = 0
+        self._number = 0
+        self._marks: dict[
+            str, Purpose
+        ] = {}  # one a reply, all gone at each clear: bounded by the replies of a call
+
+    def sent(self, seconds: float, now: float) -> None:
+        """Audio was queued that plays for so long."""
+        self._dirty = True
+        self.playing_until = (self.playing_until if self.playing_until > now else now) + seconds
+
+    def mark(self, purpose: Purpose) -> str:
+        """Name a mark that is about to be sent behind the audio so far."""
+        self._number += 1
+        name = f"{purpose}.{self._number}.{self._generation}"
+        self._marks[name] = purpose
+        return name
+
+    def clear(self, now: float) -> bool:
+        """Forget everything queued. False when nothing was sent since the last clear: then none is needed."""
+        if not self._dirty:
+            return False
+        self._dirty = False
+        self._generation += 1
+        self._marks.clear()
+        self.playing_until = now
+        return True
+
+    def reached(self, name: str) -> Purpose | None:
+        """What an echoed mark proves; None for the echo of a mark that a clear overtook."""
+        return self._marks.pop(name, None)
+
+    def holds_audio(self, now: float) -> bool:
+        """Whether the person would go on hearing something if nothing more were sent."""
+        return bool(self._marks) or self.playing_until > now
