@@ -1,0 +1,9 @@
+"""What is remembered of calls: the records and the interface to whatever keeps them.
+
+Knows nothing of how a call is made; who keeps the records is behind `Store`.
+"""
+
+from relay.store.memory import MemoryStore
+from relay.store.records import CallRecord, Status, Store, TranscriptLine
+
+__all__ = ["CallRecord", "MemoryStore", "Status", "Store", "TranscriptLine"]
