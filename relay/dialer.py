@@ -1,0 +1,394 @@
+"""Placing, ending and looking up calls through Twilio's REST API; what Twilio says comes back as a value.
+
+Knows nothing of streams, of the gate, or of what becomes of a call: who may be dialled was decided before.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+import trio
+from twilio.base.exceptions import TwilioException
+from twilio.http import AsyncHttpClient
+from twilio.http.response import Response
+from twilio.rest import Client
+
+from relay.outcomes import WireError
+from relay.wire.callbacks import AnsweredBy, CarrierStatus, read_sid
+from relay.wire.carrier import (
+    Account,
+    AlreadyEnded,
+    CallerId,
+    CarrierCall,
+    Dialled,
+    DialOrder,
+    HangUp,
+    HungUp,
+    NotHungUp,
+    Notice,
+    Placed,
+    Refused,
+    Unavailable,
+    Uncertain,
+)
+from relay.wire.carrier_errors import explain
+
+TWILIO_API_URL = "https://api.twilio.com"
+
+REQUEST_SECONDS = 10.0  # one request, from waiting for a connection to the last byte of the answer
+RETRY_SECONDS = 60.0  # no pause that ends later than this after the first try of a dial is begun
+FIRST_PAUSE_SECONDS = 0.5  # doubled for each further try, up to
+LONGEST_PAUSE_SECONDS = 15.0
+HANG_UP_TRIES = 3  # 3 tries of 1.5 s and 2 pauses: 5 s at most, for somebody may be waiting at the phone
+HANG_UP_TRY_SECONDS = 1.5
+HANG_UP_PAUSE_SECONDS = 0.25
+
+_MAX_CONNECTIONS = 32  # further requests wait for a free one, within their own REQUEST_SECONDS
+_IDLE_SECONDS = (
+    15.0  # kept shorter than Twilio's own, so that a dial seldom meets a connection that is just closed
+)
+_MAX_LISTED = 50  # calls or notifications read in one question: a page, the newest first
+
+_TOO_MANY_REQUESTS = 429
+_NOT_FOUND = 404
+_CALL_IS_OVER = frozenset({20404, 21220})
+_STATUS_EVENTS = ("initiated", "ringing", "answered", "completed")
+
+_MACHINE_DETECTION = {"enable": "Enable", "detect-message-end": "DetectMessageEnd"}
+
+
+@asynccontextmanager
+async def open_dialer(
+    *,
+    account_sid: str,
+    auth_token: str,
+    from_number: str,
+    api_url: str | None = None,
+    dials_per_second: float = 1.0,
+    rng: random.Random | None = None,
+) -> AsyncIterator[Dialer]:
+    """A dialer with its connections, which are closed behind it. `rng` spreads the pauses between tries."""
+    async with httpx.AsyncClient(
+        timeout=None,  # noqa: S113 - the deadlines are ours
+        follow_redirects=False,
+        trust_env=False,  # no proxy, netrc or certificate of the environment: the settings alone decide
+        limits=httpx.Limits(max_connections=_MAX_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS),
+    ) as http:
+        client = Client(
+            account_sid,
+            auth_token,
+            http_client=_HttpxOnTrio(http, api_url or TWILIO_API_URL),
+            # An empty mapping would be replaced by os.environ, whose edge and region rewrite the host.
+            environment={"TWILIO_EDGE": "", "TWILIO_REGION": ""},
+        )
+        pace = Pace(dials_per_second)
+        yield Dialer(client, from_number, pace, rng or random.Random())
+
+
+class Dialer:
+    """The Calls API of one account; made by `open_dialer`."""
+
+    def __init__(self, client: Any, from_number: str, pace: Pace, rng: random.Random) -> None:
+        self._client = client
+        self._from_number = from_number
+        self._pace = pace
+        self._rng = rng
+
+    async def dial(self, order: DialOrder, *, on_dialing: Callable[[], None] = lambda: None) -> Dialled:
+        """Place a call, in its turn. Tried again only where Twilio certainly did nothing."""
+        give_up_at = math.inf
+        longest_seconds = FIRST_PAUSE_SECONDS
+        while True:
+            await self._pace.wait_turn()
+            give_up_at = min(give_up_at, trio.current_time() + RETRY_SECONDS)
+            on_dialing()
+            try:
+                return await self._create(order)
+            except _NoAnswer as error:
+                return Uncertain(str(error))
+            except _Rejected as error:
+                refused = Refused(error.code, error.status, error.sentence)
+                if error.status != _TOO_MANY_REQUESTS:
+                    return refused
+                least_seconds = error.retry_after_seconds
+            except _NotSent as error:
+                refused = Refused(None, None, str(error))
+                least_seconds = 0.0
+            pause_seconds = max(least_seconds, self._rng.uniform(0.5, 1.0) * longest_seconds)
+            longest_seconds = min(2 * longest_seconds, LONGEST_PAUSE_SECONDS)
+            if trio.current_time() + pause_seconds > give_up_at:
+                return refused
+            await trio.sleep(pause_seconds)
+
+    async def _create(self, order: DialOrder) -> Placed:
+        created = await self._client.calls.create_async(**_create_parameters(order, self._from_number))
+        try:
+            sid = read_sid("CA", created.sid or "")
+        except WireError as error:
+            raise _NoAnswer("Twilio's answer does not name the call") from error
+        return Placed(sid, queue_seconds=(_number(created.queue_time) or 0) / 1000)
+
+    async def hang_up(self, sid: str) -> HangUp:
+        """End a call, whether queued, ringing or in progress; 404 or 21220: it is over."""
+        detail = ""
+        for tries in range(HANG_UP_TRIES):
+            if tries:
+                await trio.sleep(HANG_UP_PAUSE_SECONDS)
+            detail = f"Twilio did not answer within {HANG_UP_TRY_SECONDS} s"
+            with trio.move_on_after(HANG_UP_TRY_SECONDS):
+                try:
+                    await self._client.calls(sid).update_async(status=CarrierStatus.COMPLETED.value)
+                    return HungUp()
+                except _Rejected as error:
+                    if error.status == _NOT_FOUND or error.code in _CALL_IS_OVER:
+                        return AlreadyEnded()
+                    if error.status != _TOO_MANY_REQUESTS:
+                        return NotHungUp(error.sentence)
+                    detail = error.sentence
+                except (_NotSent, _NoAnswer) as error:
+                    detail = str(error)
+        return NotHungUp(detail)
+
+    async def status_of(self, sid: str) -> CarrierCall | Unavailable | None:
+        """Twilio's record of a call; None when it knows of none."""
+        found = await _ask(self._client.calls(sid).fetch_async(), _read_call)
+        return None if isinstance(found, Unavailable) and found.status == _NOT_FOUND else found
+
+    async def calls_since(self, to: str, since: datetime) -> list[CarrierCall] | Unavailable:
+        """Our calls to `to` that Twilio created at `since` or later by its own clock: leave a margin.
+
+        Not by Twilio's StartTime filter: a call that is still queued has no start time yet.
+        """
+
+        def read(found: list[Any]) -> list[CarrierCall]:
+            calls = [_read_call(each) for each in found]
+            return [call for call in calls if call.created_at is None or call.created_at >= since]
+
+        return await _ask(
+            self._client.calls.list_async(to=to, from_=self._from_number, limit=_MAX_LISTED), read
+        )
+
+    async def notices(self, sid: str) -> list[Notice] | Unavailable:
+        """Twilio's notifications for a call, the oldest first: why it failed although it was created."""
+        return await _ask(self._client.calls(sid).notifications.list_async(limit=_MAX_LISTED), _read_notices)
+
+    async def account(self) -> Account | Unavailable:
+        """The account that the credentials belong to."""
+        return await _ask(self._client.api.accounts(self._client.account_sid).fetch_async(), _read_account)
+
+    async def caller_id(self) -> CallerId | Unavailable:
+        """What the configured number is to the account."""
+        mine = {"phone_number": self._from_number, "limit": 1}
+        owned = await _ask(self._client.incoming_phone_numbers.list_async(**mine), _read_owned)
+        if owned is not CallerId.UNKNOWN:
+            return owned
+        return await _ask(self._client.outgoing_caller_ids.list_async(**mine), _read_verified)
+
+
+class Pace:
+    """At most so many turns a second, first come first served.
+
+    Those who wait are the tasks of calls that were admitted, so their number bounds the queue.
+    """
+
+    def __init__(self, turns_per_second: float) -> None:
+        self._interval_seconds = 1 / turns_per_second
+        self._next_turn_at = -math.inf
+        self._line = trio.StrictFIFOLock()
+
+    async def wait_turn(self) -> None:
+        """Return when it is our turn; who is cancelled while waiting takes nobody's."""
+        async with self._line:
+            await trio.sleep_until(self._next_turn_at)
+            self._next_turn_at = trio.current_time() + self._interval_seconds
+
+
+class _NotSent(Exception):
+    """Twilio has not seen the request: trying again is safe."""
+
+
+class _NoAnswer(Exception):
+    """The request went out, and what came back, if anything, does not say whether it was carried out."""
+
+
+class _Rejected(Exception):
+    """Twilio understood and said no: nothing was carried out."""
+
+    def __init__(self, status: int, code: int | None, sentence: str, retry_after_seconds: float) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.code = code
+        self.sentence = sentence
+        self.retry_after_seconds = retry_after_seconds
+
+
+class _HttpxOnTrio(AsyncHttpClient):  # type: ignore[misc]  # the package is untyped
+    """Twilio's transport over httpx, with our deadline; the one place where failures are translated.
+
+    Twilio's own exceptions know neither the headers nor whether a request was sent, so they are not used.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, api_url: str) -> None:
+        super().__init__(logging.getLogger(__name__), is_async=True)
+        self._http = http
+        self._api_url = api_url.rstrip("/")
+
+    async def request(
+        self,
+        method: str,
+        uri: str,
+        params: dict[str, Any] | None = None,
+        data: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+        auth: tuple[str, str] | None = None,
+        **_its_deadline_and_redirects: object,
+    ) -> Response:
+        """Send one request to the configured host, whatever host `uri` names."""
+        sent = False
+
+        async def watch(event: str, _details: object) -> None:
+            nonlocal sent
+            sent = sent or event == "http11.send_request_headers.started"
+
+        wanted = urlsplit(uri)
+        url = f"{self._api_url}{wanted.path}" + (f"?{wanted.query}" if wanted.query else "")
+        try:
+            with trio.fail_after(REQUEST_SECONDS):
+                answer = await self._http.request(
+                    method,
+                    url,
+                    params=params,
+                    data=data,
+                    headers=headers,
+                    auth=auth,
+                    extensions={"trace": watch},
+                )
+        except trio.TooSlowError as error:
+            failure = f"Twilio's API did not answer within {REQUEST_SECONDS:.0f} s"
+            raise (_NoAnswer if sent else _NotSent)(_unreached(failure)) from error
+        except httpx.HTTPError as error:
+            failure = f"the connection to Twilio's API failed ({type(error).__name__}: {error})"
+            raise (_NoAnswer if sent else _NotSent)(_unreached(failure)) from error
+        return _accept(answer)
+
+
+def _unreached(failure: str) -> str:
+    return f"{failure}; check the network of this machine and TWILIO_API_URL."
+
+
+def _accept(answer: httpx.Response) -> Response:
+    """A 2xx answer with a JSON object in it; everything else is raised."""
+    try:
+        content = answer.json()
+    except ValueError:
+        content = None
+    if answer.status_code >= 500:
+        raise _NoAnswer(f"Twilio answered with HTTP {answer.status_code}")
+    if answer.status_code >= 300:
+        body = content if isinstance(content, dict) else {}
+        code = body.get("code") if isinstance(body.get("code"), int) else None
+        said = str(
+            body.get("message") or f"Twilio answered with HTTP {answer.status_code}; check TWILIO_API_URL."
+        )
+        retry_after_seconds = float(_number(answer.headers.get("Retry-After")) or 0)
+        raise _Rejected(answer.status_code, code, explain(code, said), retry_after_seconds)
+    if not isinstance(content, dict):
+        raise _NoAnswer("Twilio's answer is not a JSON object")
+    return Response(answer.status_code, answer.text, answer.headers)
+
+
+_Answer = TypeVar("_Answer")
+
+
+async def _ask(question: Awaitable[Any], read: Callable[[Any], _Answer]) -> _Answer | Unavailable:
+    """The answer to a question that changes nothing, or why there is none."""
+    try:
+        with trio.fail_after(REQUEST_SECONDS):  # a list may take more than one request
+            return read(await question)
+    except _Rejected as error:
+        return Unavailable(error.code, error.status, error.sentence)
+    except (_NotSent, _NoAnswer) as error:
+        return Unavailable(None, None, str(error))
+    except trio.TooSlowError:
+        return Unavailable(
+            None, None, _unreached(f"Twilio's API did not answer within {REQUEST_SECONDS:.0f} s")
+        )
+    except (TwilioException, ValueError) as error:
+        return Unavailable(None, None, f"Twilio's answer cannot be read ({error})")
+
+
+def _create_parameters(order: DialOrder, from_number: str) -> dict[str, object]:
+    """The parameters of the Calls API in the spelling of Twilio's package."""
+    parameters: dict[str, object] = {
+        "to": order.to,
+        "from_": from_number,
+        "url": order.url,
+        "method": "POST",
+        "status_callback": order.status_callback,
+        "status_callback_method": "POST",
+        "status_callback_event": list(
+            _STATUS_EVENTS
+        ),  # repeated; one joined string means no callbacks at all
+        "timeout": order.ring_seconds,
+        "time_limit": order.limit_seconds,
+    }
+    if order.record:
+        parameters |= {"record": True, "recording_channels": "dual"}
+        if order.recording_callback is not None:
+            parameters |= {"recording_status_callback": order.recording_callback}
+    if order.machine_detection != "off":
+        # Synchronous detection would keep the callee in silence; the package does not spell booleans here.
+        parameters |= {"machine_detection": _MACHINE_DETECTION[order.machine_detection], "async_amd": "true"}
+        if order.amd_callback is not None:
+            parameters |= {"async_amd_status_callback": order.amd_callback}
+    return parameters
+
+
+def _number(text: object) -> int | None:
+    """Twilio's numbers come as strings; what is no whole number counts as absent."""
+    digits = str(text)
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else None
+
+
+def _read_call(found: Any) -> CarrierCall:
+    return CarrierCall(
+        sid=read_sid("CA", found.sid or ""),
+        status=CarrierStatus(found.status),
+        to=found.to or "",
+        created_at=found.date_created,
+        started_at=found.start_time,
+        ended_at=found.end_time,
+        duration_seconds=_number(found.duration),
+        answered_by=None if found.answered_by is None else AnsweredBy(found.answered_by),
+    )
+
+
+def _read_notices(found: list[Any]) -> list[Notice]:
+    notices = []
+    for each in found:
+        code = _number(each.error_code)
+        at = each.message_date or each.date_created
+        notices.append(Notice(code, explain(code, each.message_text or ""), at))
+    return sorted(notices, key=lambda notice: notice.at.timestamp() if notice.at else math.inf)
+
+
+def _read_account(found: Any) -> Account:
+    return Account(found.friendly_name or "", found.status or "", is_trial=found.type == "Trial")
+
+
+def _read_owned(found: list[Any]) -> CallerId:
+    if not found:
+        return CallerId.UNKNOWN
+    return CallerId.OWNED if (found[0].capabilities or {}).get("voice", True) else CallerId.WITHOUT_VOICE
+
+
+def _read_verified(found: list[Any]) -> CallerId:
+    return CallerId.VERIFIED if found else CallerId.UNKNOWN

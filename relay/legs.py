@@ -1,0 +1,315 @@
+"""One WebSocket leg for both sides of a call, over any Trio stream.
+
+Knows framing and deadlines; knows no message of either vendor and nothing of calls.
+
+Three rules hold here. *Always read*: a send never waits, so that whoever reads one leg is never held up by the
+other; what the socket does not take at once goes into a bounded outbox, which `write` empties. *Own every deadline*:
+a frame that has not left within SEND_SECONDS ends the leg. *Torn*: once a frame may be half on the wire, nothing may
+follow it, so the leg is closed forcefully and never with a close frame.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Literal, NoReturn, Protocol, TypeAlias
+
+import trio
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidStatus
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.protocol import Protocol as Framing
+from websockets.protocol import Side, State
+from websockets.uri import parse_uri
+
+from relay.outcomes import Blame, LegClosed, Reason
+from relay.streams import SocketStream, TLSStream, open_tcp, open_tls
+
+PHONE_MESSAGE_BYTES = 64 * 1024  # Twilio's frames are below 1 KiB
+AGENT_MESSAGE_BYTES = 1024 * 1024  # session.ready echoes the whole prompt
+SEND_SECONDS = 2.0  # for one frame to leave; a telephone that takes longer hears nothing anyway
+CLOSE_SECONDS = 1.0  # for the whole close handshake
+OUTBOX_BYTES = (
+    256 * 1024
+)  # 20 s of audio: full only when the far end has stopped reading, and then the leg ends
+_READ_BYTES = 64 * 1024
+
+Direction: TypeAlias = Literal["in", "out"]
+Tap: TypeAlias = Callable[[Direction, bytes], None]
+
+
+class NonBlocking(Protocol):
+    """What a stream offers beyond trio's when it can take bytes without waiting."""
+
+    def send_nowait(self, data: bytes) -> int:
+        """How many bytes were taken; 0 when sending would block."""
+
+
+class HandshakeRefused(Exception):
+    """The far end answered the upgrade with an HTTP status other than 101."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the upgrade was answered with HTTP {status}")
+        self.status = status
+
+
+class Leg:
+    """A WebSocket after its handshake. One task reads, one writes, anyone sends."""
+
+    def __init__(
+        self,
+        blame: Blame,
+        stream: trio.abc.Stream,
+        framing: Framing,
+        *,
+        binary_allowed: bool = False,
+        outbox_bytes: int = OUTBOX_BYTES,
+        tap: Tap | None = None,
+    ) -> None:
+        self.pings_unanswered = 0
+        self.pongs = 0
+        self.tap = tap
+        self.blame = blame
+        self._stream = stream
+        self._framing = framing
+        self._binary_allowed = binary_allowed
+        self._outbox_limit = outbox_bytes
+        self._send_nowait: Callable[[bytes], int] | None = getattr(stream, "send_nowait", None)
+        self._inbox: deque[bytes] = deque()  # the messages of one read, so at most _READ_BYTES
+        self._fragments: list[bytes] = []
+        self._outbox: deque[bytes] = deque()
+        self._outbox_bytes = 0
+        self._outbox_filled = trio.Event()
+        self._torn = False
+        self._failed = False
+        self.last_opcode = Opcode.TEXT
+
+    # ---- reading -----------------------------------------------------------------------------------------------
+
+    async def receive(self) -> bytes:
+        """The next text message, checked to be UTF-8. Raises LegClosed when there will be no more."""
+        while not self._inbox:
+            if self._is_over:
+                raise self._loss()
+            try:
+                chunk = await self._stream.receive_some(_READ_BYTES)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as lost:
+                raise self._lost(Reason.LOST, f"{lost.__cause__ or lost!r}") from lost
+            if chunk:
+                self._framing.receive_data(chunk)
+            else:
+                self._framing.receive_eof()
+            for event in self._framing.events_received():
+                if isinstance(event, Frame):
+                    self._take(event)
+            self._emit()
+        return self._inbox.popleft()
+
+    @property
+    def _is_over(self) -> bool:
+        framing = self._framing
+        return self._failed or framing.state is State.CLOSED or bool(framing.close_rcvd or framing.parser_exc)
+
+    def _take(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.TEXT or frame.opcode is Opcode.CONT or frame.opcode is Opcode.BINARY:
+            if frame.opcode is Opcode.BINARY and not self._binary_allowed:
+                return self._fail(CloseCode.UNSUPPORTED_DATA, "text only")
+            if frame.opcode is not Opcode.CONT:
+                self.last_opcode = frame.opcode
+            text = bytes(frame.data)
+            if not frame.fin or self._fragments:
+                self._fragments.append(text)
+                if not frame.fin:
+                    return None
+                text = b"".join(self._fragments)
+                self._fragments.clear()
+            if self.last_opcode is Opcode.TEXT and not text.isascii() and not _is_utf8(text):
+                return self._fail(CloseCode.INVALID_DATA, "not UTF-8")
+            self._inbox.append(text)
+            if self.tap:
+                self.tap("in", text)
+        elif frame.opcode is Opcode.PONG:
+            self.pongs += 1
+            self.pings_unanswered = 0
+        return None
+
+    def _fail(self, code: CloseCode, why: str) -> None:
+        self._failed = True
+        self._framing.fail(code, why)
+
+    def _loss(self) -> LegClosed:
+        received = self._framing.close_rcvd
+        if received is not None:
+            return self._lost(Reason.LOST, f"closed with {received}", code=received.code)
+        sent = self._framing.close_sent
+        if sent is not None and sent.code not in (CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY):
+            return self._lost(Reason.PROTOCOL, f"{sent}")
+        if self._framing.parser_exc is not None and not isinstance(self._framing.parser_exc, EOFError):
+            return self._lost(Reason.PROTOCOL, str(self._framing.parser_exc))
+        return self._lost(Reason.LOST, "end of file without a close frame")
+
+    def _lost(self, kind: Reason, detail: str, *, code: int | None = None) -> LegClosed:
+        return LegClosed(self.blame, kind, detail, code=code)
+
+    # ---- writing -----------------------------------------------------------------------------------------------
+
+    def send(self, text: bytes) -> None:
+        """Send a text message, now or as soon as the socket takes it; never waits. Raises LegClosed."""
+        if self._framing.state is not State.OPEN:
+            raise self._loss()
+        self._framing.send_text(text)
+        self._emit()
+        if self.tap:
+            self.tap("out", text)
+
+    def send_binary(self, message: bytes) -> None:
+        """Send a binary message; neither vendor wants any, the conformance suite does."""
+        self._framing.send_binary(message)
+        self._emit()
+
+    def ping(self) -> None:
+        """Ask the far end for a sign of life; the answer shows in `pongs` and `pings_unanswered`."""
+        if self._framing.state is State.OPEN:
+            self.pings_unanswered += 1
+            self._framing.send_ping(b"relay")
+            self._emit()
+
+    def _emit(self) -> None:
+        for frame in self._framing.data_to_send():
+            if frame:  # empty: the framing wants a half-close, which closing the stream does as well
+                self._put(frame)
+
+    def _put(self, frame: bytes) -> None:
+        if not self._outbox and self._send_nowait is not None:
+            try:
+                sent = self._send_nowait(frame)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as lost:
+                self._torn = True
+                raise self._lost(Reason.LOST, f"{lost.__cause__ or lost!r}") from lost
+            if sent == len(frame):
+                return
+            if sent:
+                self._torn = True  # until the rest has left
+                frame = frame[sent:]
+        self._outbox.append(frame)
+        self._outbox_bytes += len(frame)
+        if self._outbox_bytes > self._outbox_limit:
+            self._torn = True
+            raise self._lost(Reason.STALLED, f"{self._outbox_bytes} bytes wait to be read")
+        self._outbox_filled.set()
+
+    async def write(self) -> NoReturn:
+        """Empty the outbox for as long as the leg lives. Raises LegClosed."""
+        while True:
+            await self._flush()
+            self._outbox_filled = trio.Event()
+            await self._outbox_filled.wait()
+
+    async def _flush(self) -> None:
+        while self._outbox:
+            self._torn = True
+            with trio.move_on_after(SEND_SECONDS) as patience:
+                try:
+                    await self._stream.send_all(self._outbox[0])
+                except (trio.BrokenResourceError, trio.ClosedResourceError) as lost:
+                    raise self._lost(Reason.LOST, f"{lost.__cause__ or lost!r}") from lost
+            if patience.cancelled_caught:
+                raise self._lost(Reason.STALLED, f"a frame did not leave within {SEND_SECONDS:g} s")
+            self._outbox_bytes -= len(self._outbox.popleft())
+            self._torn = False
+
+    # ---- closing -----------------------------------------------------------------------------------------------
+
+    async def send_last(self, text: bytes) -> None:
+        """Send a text message and wait until it has left; for goodbyes, when `write` no longer runs."""
+        if self._torn:
+            raise self._lost(Reason.STALLED, "torn")
+        self.send(text)
+        await self._flush()
+
+    async def close(self, code: int = CloseCode.NORMAL_CLOSURE) -> None:
+        """Close with a handshake of at most CLOSE_SECONDS, then the socket; a torn leg at once. Never raises."""
+        with trio.move_on_after(CLOSE_SECONDS):
+            try:
+                if not self._torn:
+                    if self._framing.state is State.OPEN:
+                        self._framing.send_close(code)
+                        self._emit()
+                    await self._flush()
+                    await self._drain()
+            except (LegClosed, trio.BrokenResourceError, trio.ClosedResourceError):
+                pass
+        await self.abort()
+
+    async def abort(self) -> None:
+        """Close the socket at once; nothing happens where it is closed already."""
+        await trio.aclose_forcefully(self._stream)
+
+    async def _drain(self) -> None:
+        """Read until the far end has said goodbye too: closing on unread bytes resets, and our close frame is lost."""
+        while self._framing.close_rcvd is None:
+            chunk = await self._stream.receive_some(_READ_BYTES)
+            if not chunk:
+                return
+            self._framing.receive_data(chunk)
+            self._framing.events_received()
+            self._framing.data_to_send()
+
+
+def accept_phone_leg(stream: SocketStream) -> Leg:
+    """The carrier's stream, whose upgrade was already answered."""
+    return Leg(Blame.CARRIER, stream, Framing(Side.SERVER, max_size=PHONE_MESSAGE_BYTES))
+
+
+async def open_agent_leg(url: str, *, headers: Mapping[str, str], tls: ssl.SSLContext) -> Leg:
+    """Dial the agent. The caller holds the deadline; a cancelled or failed dial leaves no socket.
+
+    Raises HandshakeRefused for an HTTP answer other than 101, LegClosed (UNREACHABLE) for everything else.
+    """
+    address = parse_uri(url)
+    try:
+        stream: SocketStream | TLSStream = (
+            await open_tls(address.host, address.port, tls)
+            if address.secure
+            else await open_tcp(address.host, address.port)
+        )
+    except (OSError, trio.BrokenResourceError) as problem:
+        raise LegClosed(Blame.AGENT, Reason.UNREACHABLE, f"{problem.__cause__ or problem}") from problem
+    try:
+        return await _shake_hands(stream, ClientProtocol(address, max_size=AGENT_MESSAGE_BYTES), headers)
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+
+
+async def _shake_hands(stream: trio.abc.Stream, framing: ClientProtocol, headers: Mapping[str, str]) -> Leg:
+    request = framing.connect()
+    for name, value in headers.items():
+        request.headers[name] = value
+    framing.send_request(request)
+    try:
+        await stream.send_all(b"".join(framing.data_to_send()))
+        while framing.state is State.CONNECTING and framing.handshake_exc is None:
+            chunk = await stream.receive_some(_READ_BYTES)
+            if chunk:
+                framing.receive_data(chunk)
+            else:
+                framing.receive_eof()
+    except trio.BrokenResourceError as problem:
+        raise LegClosed(Blame.AGENT, Reason.UNREACHABLE, f"{problem.__cause__ or problem!r}") from problem
+    match framing.handshake_exc:
+        case None:
+            return Leg(Blame.AGENT, stream, framing)
+        case InvalidStatus() as refused:
+            raise HandshakeRefused(refused.response.status_code)
+        case failure:
+            raise LegClosed(Blame.AGENT, Reason.UNREACHABLE, f"bad handshake: {failure!r}")
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

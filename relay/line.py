@@ -1,0 +1,150 @@
+"""One call of ours, from the stored intent to the final record.
+
+Knows no HTTP and no vendor's API; holds what is known, says what follows from it, and waits for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+import trio
+
+from relay.actions import Role
+from relay.call import Call, Terms
+from relay.legs import Leg
+from relay.outcomes import Blame, Ending, Farewell, Reason
+from relay.store import CallRecord, Status, TranscriptLine
+from relay.tools import Toolbox
+from relay.wire.callbacks import CarrierStatus
+from relay.wire.carrier import DialOrder
+
+STREAM_SECONDS = 15.0  # from the answer to the stream's start; Twilio's own webhook budget is 15 s
+
+_TERMINAL = {
+    CarrierStatus.BUSY: Ending(Blame.CALLEE, Reason.BUSY),
+    CarrierStatus.NO_ANSWER: Ending(Blame.CALLEE, Reason.NO_ANSWER),
+    CarrierStatus.FAILED: Ending(Blame.CARRIER, Reason.FAILED),
+    CarrierStatus.CANCELED: Ending(Blame.CARRIER, Reason.CANCELED),
+}
+_LIVE = {CarrierStatus.RINGING: Status.RINGING, CarrierStatus.IN_PROGRESS: Status.LIVE}
+
+
+class Line:
+    """What the switchboard holds of a call that has not ended."""
+
+    def __init__(
+        self,
+        record: CallRecord,
+        order: DialOrder,
+        terms: Terms,
+        tools: Toolbox,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.record = record
+        self.order = order
+        self.terms = terms
+        self.tools = tools
+        self.decided = trio.Event()  # the carrier took the order, refused it, or left us in doubt
+        self.refusal: str | None = None  # the carrier's no, with its remedy
+        self.confirmed = trio.Event()  # the carrier says that the call is over
+        self.told_to_hang_up = False
+        self.document_fetched = False
+        self.streams_spent: set[int] = set()  # attempts whose token was used
+        self.answered_at: float | None = None  # on trio's clock
+        self.stream: tuple[Leg, str] | None = None
+        self.stream_arrived = trio.Event()
+        self.waiting = trio.CancelScope()  # around whatever precedes the bridge
+        self.call: Call | None = None
+        self._ending: Ending | None = None
+        self._clock = clock
+
+    # ---- endings -----------------------------------------------------------------------------------------------
+
+    @property
+    def ending(self) -> Ending | None:
+        """Why the call is over; the first cause wins, whether the bridge or somebody else named it."""
+        return (self.call and self.call.ending) or self._ending
+
+    def end(self, ending: Ending) -> None:
+        """End the call, in whatever phase it is."""
+        if self.ending is None:
+            self._ending = ending
+            if self.call is not None:
+                self.call.end(ending)
+            self.waiting.cancel(reason=ending.reason)
+
+    def wind_up(self, ending: Ending, *, within_seconds: float) -> None:
+        """End the call with a goodbye where somebody is listening, at once where nobody is."""
+        if self.call is None:
+            self.end(ending)
+        else:
+            self.call.wind_up(ending, within_seconds=within_seconds)
+
+    @property
+    def farewell(self) -> Farewell:
+        """What the person is owed after the stream; nothing where nobody ever answered."""
+        if self.answered_at is None or self.ending is None:
+            return Farewell.SILENT
+        return self.ending.farewell
+
+    # ---- what the carrier says ---------------------------------------------------------------------------------
+
+    def learn_sid(self, sid: str) -> bool:
+        """Take the carrier's name of this call; False when it has another one already."""
+        if self.record.sid is None:
+            self.record.sid = sid
+            self.noted("sid learnt", {})
+            self.decided.set()
+        return self.record.sid == sid
+
+    def carrier_said(self, status: CarrierStatus) -> None:
+        """Follow a status callback; late, repeated and overtaken ones change nothing that is settled."""
+        if status.is_terminal:
+            self.confirmed.set()
+            self.end(self._terminal(status))
+        elif status in _LIVE and self.record.status is not Status.ENDED:
+            if status is CarrierStatus.IN_PROGRESS:
+                self.answered()
+            self.record.raise_status(_LIVE[status])
+
+    def _terminal(self, status: CarrierStatus) -> Ending:
+        if status in _TERMINAL:
+            return _TERMINAL[status]
+        if self.call is None and not self.document_fetched:
+            return Ending(
+                Blame.CARRIER, Reason.NO_STREAM, "the call was over before its document was fetched"
+            )
+        return Ending(Blame.CALLEE, Reason.HUNG_UP, "completed")
+
+    def answered(self) -> None:
+        """Somebody picked up: the first sign of it starts the clock."""
+        if self.answered_at is None:
+            self.answered_at = trio.current_time()
+            self.record.answered_at = self._clock()
+            self.record.raise_status(Status.LIVE)
+            self.waiting.deadline = self.answered_at + STREAM_SECONDS
+
+    def connect(self, leg: Leg, stream_sid: str) -> None:
+        """Take over the admitted stream; the call's own task bridges it from here."""
+        self.answered()
+        self.record.stream_sid = stream_sid
+        self.stream = (leg, stream_sid)
+        self.stream_arrived.set()
+
+    # ---- the diary ---------------------------------------------------------------------------------------------
+
+    def noted(self, event: str, fields: Mapping[str, Any]) -> None:
+        """Something for the timeline."""
+        if event == "session":
+            self.record.session_id = str(fields["session_id"])
+        self.record.note(self._clock(), event, **fields)
+
+    def said(self, role: Role, text: str, *, interrupted: bool) -> None:
+        """Something for the transcript."""
+        self.record.transcribe(TranscriptLine(role, text, self._clock(), interrupted))
+
+    def turn_answered(self, agent_seconds: float, relay_seconds: float) -> None:
+        """How long the person waited for this answer."""
+        self.record.measure(round(agent_seconds, 4), round(relay_seconds, 6))

@@ -1,0 +1,450 @@
+"""All calls of this node: admission, the phases of each, drain, and the border where a bug ends one call.
+
+Knows no HTTP and no Quart; the carrier, the agent and the store are what it was given.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum, auto
+
+
+import structlog
+import trio
+
+from relay.call import Call, Terms
+from relay.dialogue import BargeIn
+from relay.legs import Leg
+from relay.line import Line
+from relay.outcomes import Blame, Ending, Farewell, Reason, Refusal
+from relay.profiles import Overrides, Profile, compose
+from relay.store import CallRecord, Status, Store
+from relay.store.records import StoreError
+from relay.telemetry.capture import Captures
+from relay.tools import Tool, Toolbox
+from relay.wire import twiml
+from relay.wire.callbacks import AmdCallback, RecordingCallback, StatusCallback, StreamCallback, StreamEvent
+from relay.wire.carrier import Carrier, DialOrder, MachineDetection, NotHungUp, Placed, Refused, Unavailable
+
+UNKNOWN_SECONDS = 300.0  # an ambiguous create is waited for so long: a queued call may ring much later
+RING_GRACE_SECONDS = 60.0  # past the ringing time: Twilio may queue a call, and callbacks may be late
+HANG_UP_SECONDS = 6.0  # the dialer's own bound is 5
+SPOKEN_FAREWELL_SECONDS = 10.0  # for the document after <Connect> to be spoken, then we hang up ourselves
+SAVE_SECONDS = 5.0
+NOTICES_SECONDS = 3.0
+WIND_UP_SECONDS = 8.0  # for a goodbye by us; with the teardown behind it, 10 s are kept
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class CallRequest:
+    """What an operator asks for, checked for shape."""
+
+    to: str
+    agent: str = "default"
+    variables: Mapping[str, str] = field(default_factory=dict)
+    purpose: str | None = None
+    time_limit_seconds: int | None = None
+    record: bool = False
+    machine_detection: MachineDetection = "off"
+    idempotency_key: str | None = None
+    digest: str | None = None  # of the request's body: the same key with another body is a conflict
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """The rules of this node: what its settings say of every call."""
+
+    public_url: str
+    max_call_seconds: int
+    max_calls: int
+    ring_seconds: int
+    barge_in: BargeIn
+    lead_silence_seconds: float
+    overrides: Overrides
+
+
+class Document(Enum):
+    """Which TwiML document a call gets; SAY is the spoken farewell."""
+
+    CONNECT = auto()
+    SAY = auto()
+    HANG_UP = auto()
+    UNKNOWN = auto()
+
+
+class Phase(Enum):
+    """What this node still does."""
+
+    OPEN = auto()
+    DRAINING = auto()  # no new calls; those placed go on
+    CLOSING = auto()  # live calls are being wound up
+
+
+class Switchboard:
+    """Keeps the lines. `calls` is the nursery in which each call has its one task."""
+
+    def __init__(
+        self,
+        *,
+        house: House,
+        calls: trio.Nursery,
+        carrier: Carrier,
+        open_agent: Callable[[], Awaitable[Leg]],
+        store: Store,
+        profiles: Callable[[str], Profile | None],
+        tools: Mapping[str, Tool],
+        clock: Callable[[], datetime],
+        probe: Callable[[], Awaitable[Refusal | None]],
+        captures: Captures,
+    ) -> None:
+        self.phase = Phase.OPEN
+        self._house = house
+        self._calls = calls
+        self._carrier = carrier
+        self._open_agent = open_agent
+        self._store = store
+        self._profiles = profiles
+        self._tools = tools
+        self._clock = clock
+        self._probe = probe
+        self._captures = captures
+        self._lines: dict[str, Line] = {}  # bounded by House.max_calls
+        self._idle = trio.Event()
+        self._idle.set()
+
+    # ---- admission ---------------------------------------------------------------------------------------------
+
+    @property
+    def lines(self) -> list[Line]:
+        """The calls that have not ended, oldest first."""
+        return list(self._lines.values())
+
+    def line(self, call_id: str) -> Line | None:
+        """One call that has not ended."""
+        return self._lines.get(call_id)
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why this node takes no new calls; None when it does."""
+        if self.phase is not Phase.OPEN:
+            return Refusal("draining", "this node is shutting down; place the call on another one")
+        if len(self._lines) >= self._house.max_calls:
+            return Refusal(
+                "full", f"all {self._house.max_calls} lines are in use (RELAY_MAX_CALLS); try again later"
+            )
+        return None
+
+    async def wait_idle(self) -> None:
+        """Return when there is no call left."""
+        while self._lines:
+            await self._idle.wait()
+
+    async def place(self, request: CallRequest) -> Line | CallRecord | Refusal:
+        """Store the intent and start the call; the record of an earlier call for a known idempotency key."""
+        if refusal := self.refusal or await self._probe():
+            return refusal
+        line = self._prepare(request)
+        if isinstance(line, Refusal):
+            return line
+        try:
+            record = await self._store.add(line.record)
+        except StoreError as problem:
+            return Refusal("no-store", f"the intent could not be stored: {problem}")
+        if record is not line.record:
+            if record.request_digest != request.digest:
+                return Refusal("key-conflict", "this Idempotency-Key was used for another request")
+            return record
+        self._lines[record.id] = line
+        self._idle = trio.Event()
+        self._calls.start_soon(self._carry, line, name=record.id)
+        return line
+
+    def _prepare(self, request: CallRequest) -> Line | Refusal:
+        profile = self._profiles(request.agent)
+        if profile is None:
+            return Refusal("unknown-agent", f"there is no agent called {request.agent[:64]}")
+        if unknown := [name for name in profile.tools if name not in self._tools]:
+            return Refusal(
+                "unknown-tool", f"agent {profile.name} names tools that do not exist: {', '.join(unknown)}"
+            )
+        toolbox = Toolbox(self._tools[name] for name in profile.tools)
+        session = compose(profile, self._house.overrides, request.variables, toolbox.definitions)
+        if isinstance(session, Refusal):
+            return session
+        house = self._house
+        limit = min(request.time_limit_seconds or house.max_call_seconds, house.max_call_seconds)
+        call_id = f"call_{secrets.token_hex(12)}"
+        record = CallRecord(
+            id=call_id,
+            to=request.to,
+            agent=profile.name,
+            started_at=self._clock(),
+            time_limit_seconds=limit,
+            record=request.record,
+            machine_detection=request.machine_detection,
+            purpose=request.purpose or profile.purpose,
+            variables=dict(request.variables),
+            idempotency_key=request.idempotency_key,
+            request_digest=request.digest,
+        )
+        order = DialOrder(
+            call_id=call_id,
+            to=request.to,
+            url=twiml.twiml_url(house.public_url, call_id),
+            status_callback=twiml.status_url(house.public_url, call_id),
+            limit_seconds=limit,
+            ring_seconds=house.ring_seconds,
+            record=request.record,
+            recording_callback=twiml.recording_url(house.public_url, call_id) if request.record else None,
+            machine_detection=request.machine_detection,
+            amd_callback=(
+                twiml.amd_url(house.public_url, call_id) if request.machine_detection != "off" else None
+            ),
+        )
+        interrupt = session["input"].get("turn_detection", {}).get("interrupt_response", True)
+        terms = Terms(
+            session=session,
+            time_limit_seconds=float(limit),
+            barge_in=house.barge_in,
+            interruptible=interrupt,
+            lead_silence_seconds=house.lead_silence_seconds,
+        )
+        return Line(record, order, terms, toolbox, self._clock)
+
+    # ---- the life of one call ----------------------------------------------------------------------------------
+
+    async def _carry(self, line: Line) -> None:
+        """The border: whatever goes wrong in here ends this call and no other, and the record is saved."""
+        structlog.contextvars.bind_contextvars(call_id=line.record.id)
+        line.noted("started", {})
+        log.info("call started", agent=line.record.agent)
+        try:
+            try:
+                await self._live(line)
+            except* Exception as bugs:
+                log.error("call crashed", exc_info=bugs)
+                line.end(Ending(Blame.US, Reason.CRASHED, repr(bugs.exceptions[0])))
+            finally:
+                line.end(Ending(Blame.US, Reason.CUT))  # what stands if nothing else ended it
+                with trio.move_on_after(SAVE_SECONDS, shield=True):  # the one shield of the house
+                    await self._save(line)
+            await self._see_off(line)
+        finally:
+            del self._lines[line.record.id]
+            if not self._lines:
+                self._idle.set()
+
+    async def _live(self, line: Line) -> None:
+        with line.waiting:
+            async with trio.open_nursery() as nursery:  # the phone may be answered before the carrier answers us
+                nursery.start_soon(self._dial, line, name="dial")
+                await line.stream_arrived.wait()
+                nursery.cancel_scope.cancel()
+        if line.stream is not None:
+            await self._bridge(line, *line.stream)
+        elif line.ending is None:
+            await self._explain_no_stream(line)
+        if line.stream is None or (line.ending and line.ending.blame is Blame.CARRIER):
+            await self._read_notices(line)
+
+    async def _dial(self, line: Line) -> None:
+        def dialing() -> None:
+            if line.ending is not None:
+                line.waiting.cancel()  # ended while it waited: cancelled here, nothing is sent
+            line.record.raise_status(Status.DIALING)
+            line.noted("dialing", {})
+
+        dialled = await self._carrier.dial(line.order, on_dialing=dialing)
+        match dialled:
+            case Placed(sid):
+                line.learn_sid(sid)
+                if line.answered_at is None:
+                    line.waiting.deadline = trio.current_time() + line.order.ring_seconds + RING_GRACE_SECONDS
+            case Refused(code, _, sentence):
+                line.refusal = sentence
+                line.noted("refused by the carrier", {"code": code})
+                line.end(Ending(Blame.CARRIER, Reason.REFUSED, sentence))
+            case _:
+                log.warning("create was ambiguous", detail=dialled.detail)
+                if line.record.sid is None:
+                    line.record.raise_status(Status.UNKNOWN)
+                    line.waiting.deadline = trio.current_time() + UNKNOWN_SECONDS
+        line.decided.set()
+
+    async def _bridge(self, line: Line, leg: Leg, stream_sid: str) -> None:
+        if line.ending is not None:
+            return await leg.close()
+        assert line.answered_at is not None
+        leg.tap = self._captures.tap(line.record.id, "phone")
+        structlog.contextvars.bind_contextvars(call_sid=line.record.sid, stream_sid=stream_sid)
+
+        async def open_agent() -> Leg:
+            agent = await self._open_agent()
+            agent.tap = self._captures.tap(line.record.id, "agent")
+            return agent
+
+        async def hang_up(ending: Ending) -> None:
+            if ending.farewell is Farewell.SILENT:
+                await self._hang_up(line)
+
+        line.call = Call(
+            phone=leg,
+            stream_sid=stream_sid,
+            open_agent=open_agent,
+            terms=line.terms,
+            tools=line.tools,
+            diary=line,
+            hang_up=hang_up,
+            answered_at=line.answered_at,
+        )
+        await line.call.run()
+        return None
+
+    async def _explain_no_stream(self, line: Line) -> None:
+        """Nobody told us anything for too long: ask the carrier, and end the call by its answer or without one."""
+        if line.answered_at is not None:
+            return line.end(Ending(Blame.CARRIER, Reason.NO_STREAM))
+        if line.record.sid is None:
+            return line.end(Ending(Blame.CARRIER, Reason.NOT_PLACED))
+        with trio.move_on_after(HANG_UP_SECONDS):
+            found = await self._carrier.status_of(line.record.sid)
+            if found is not None and not isinstance(found, Unavailable):
+                line.carrier_said(found.status)
+        return line.end(Ending(Blame.CALLEE, Reason.NO_ANSWER, "the carrier never said more"))
+
+    async def _read_notices(self, line: Line) -> None:
+        """Put what the carrier noted down about a failed call into its record, so that no failure is silent."""
+        if line.record.sid is None:
+            return
+        with trio.move_on_after(NOTICES_SECONDS):
+            notices = await self._carrier.notices(line.record.sid)
+            if not isinstance(notices, Unavailable):
+                line.record.notices = [
+                    {"code": notice.code, "message": notice.sentence} for notice in notices
+                ]
+
+    async def _hang_up(self, line: Line) -> None:
+        if line.record.sid is None or line.confirmed.is_set():
+            return
+        line.told_to_hang_up = True
+        with trio.move_on_after(HANG_UP_SECONDS):
+            outcome = await self._carrier.hang_up(line.record.sid)
+            line.noted("hung up", {"outcome": type(outcome).__name__})
+            if isinstance(outcome, NotHungUp):
+                log.error("hang-up failed", detail=outcome.detail)
+
+    async def _save(self, line: Line) -> None:
+        record, ending = line.record, line.ending
+        assert ending is not None
+        record.ending = ending
+        record.ended_at = self._clock()
+        record.counts = line.call.counts if line.call else {}
+        line.noted("ended", ending.as_json())
+        line.decided.set()
+        record.raise_status(Status.ENDED)
+        try:
+            await self._store.save(record)
+        except StoreError:
+            log.exception("record not saved")
+        log.info(
+            "call ended", **ending.as_json(), duration_seconds=record.duration_seconds, detail=ending.detail
+        )
+
+    async def _see_off(self, line: Line) -> None:
+        """The carrier's side of the end: let a spoken farewell be heard, then hang up whatever is still up."""
+        if line.farewell is Farewell.SPOKEN:
+            with trio.move_on_after(SPOKEN_FAREWELL_SECONDS):
+                await line.confirmed.wait()
+        if not line.told_to_hang_up:
+            await self._hang_up(line)
+
+    # ---- what the carrier asks and says ------------------------------------------------------------------------
+
+    def document(self, call_id: str, attempt: int) -> Document:
+        """Which document a signed fetch gets; a fetch behind the stream is Twilio's word that the stream is over."""
+        line = self._lines.get(call_id)
+        if line is None:
+            return Document.UNKNOWN
+        line.answered()
+        if attempt == 0 and line.ending is None:
+            line.document_fetched = True
+            line.noted("document fetched", {})
+            return Document.CONNECT
+        if line.ending is None:
+            reason = Reason.NO_STREAM if line.stream is None else Reason.LOST
+            line.end(Ending(Blame.CARRIER, reason, "the carrier went on to the next document"))
+        return Document.SAY if line.farewell is Farewell.SPOKEN else Document.HANG_UP
+
+    async def carrier_called_back(self, call_id: str, callback: StatusCallback) -> None:
+        """A status callback for one of our calls."""
+        line = self._lines.get(call_id)
+        if line is not None:
+            line.noted("carrier", {"status": callback.status.value})
+            line.carrier_said(callback.status)
+        if callback.status.is_terminal:
+            await self._store.confirm(call_id, self._clock())
+
+    def machine_detected(self, call_id: str, callback: AmdCallback) -> None:
+        """The verdict of the carrier's answering-machine detection."""
+        if line := self._lines.get(call_id):
+            line.record.answered_by = callback.answered_by.value
+            line.noted("answered by", {"who": callback.answered_by.value})
+
+    def stream_called_back(self, call_id: str, callback: StreamCallback) -> None:
+        """A stream that Twilio gave up may leave its socket half open: its word ends the call."""
+        if line := self._lines.get(call_id):
+            line.noted("stream", {"event": callback.event.value})
+            if callback.event is StreamEvent.ERROR:
+                line.end(Ending(Blame.CARRIER, Reason.LOST, callback.error or "stream-error"))
+
+    def recorded(self, call_id: str, callback: RecordingCallback) -> None:
+        """A recording is ready; its reference goes into the timeline."""
+        if line := self._lines.get(call_id):
+            line.noted("recording", {"recording_sid": callback.recording_sid})
+
+    def admit(self, call_id: str, attempt: int, call_sid: str) -> Line | None:
+        """The call that a genuine token names, once a token; None when it is spent, over or another's."""
+        line = self._lines.get(call_id)
+        if (
+            line is None
+            or line.ending is not None
+            or attempt in line.streams_spent
+            or line.stream is not None
+        ):
+            return None
+        if not line.learn_sid(call_sid):
+            return None
+        line.streams_spent.add(attempt)
+        return line
+
+    # ---- what the operator says --------------------------------------------------------------------------------
+
+    def hang_up(self, line: Line, *, goodbye: bool) -> None:
+        """End a call because somebody asked for it."""
+        ending = Ending(Blame.US, Reason.OPERATOR)
+        if goodbye:
+            line.wind_up(ending, within_seconds=WIND_UP_SECONDS)
+        else:
+            line.end(ending)
+
+    def drain(self) -> None:
+        """Take no new calls."""
+        if self.phase is Phase.OPEN:
+            self.phase = Phase.DRAINING
+
+    def wind_up_all(self) -> None:
+        """Have every agent say goodbye; calls without one end at once."""
+        self.phase = Phase.CLOSING
+        for line in self.lines:
+            line.wind_up(Ending(Blame.US, Reason.DRAINED), within_seconds=WIND_UP_SECONDS)
+
+    def cut_all(self) -> None:
+        """End every call now."""
+        self.phase = Phase.CLOSING
+        for line in self.lines:
+            line.end(Ending(Blame.US, Reason.CUT))
