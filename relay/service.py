@@ -1,0 +1,198 @@
+"""The composition root: builds everything in order, owns the signals and the shutdown plan.
+
+Knows every other module and holds no rule of its own; the only place where things are constructed.
+"""
+
+from __future__ import annotations
+
+import signal
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib import resources
+from pathlib import Path
+
+import structlog
+import trio
+
+from relay.dialer import open_dialer
+from relay.dialogue import BargeIn
+from relay.legs import Leg, open_agent_leg
+from relay.outcomes import Blame, LegClosed, Reason
+from relay.probe import Probe
+from relay.profiles import Overrides, Profile, ProfileError, TurnDetection, read_profile
+from relay.settings import ConfigurationError, Settings
+from relay.store import MemoryStore
+from relay.switchboard import House, Switchboard
+from relay.telemetry.capture import Captures
+from relay.tools.builtin import Appointments, builtin_tools
+from relay.web.app import create_app
+from relay.web.edge import serve as serve_edge
+from relay.web.trust import Trust
+
+AGENT_DIAL_SECONDS = 5.0  # TCP, TLS and handshake; measured at half a second from another continent
+WIND_UP_STAGE_SECONDS = 10.0  # from the second signal; longer than a wind-up and its teardown take
+CUT_SECONDS = 3.0  # from the third signal to the end, whatever still runs
+WAITED_FOR_SECONDS = 5.0  # between two lines that say whom a drain waits for
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A service that is up."""
+
+    switchboard: Switchboard
+    bound: tuple[str, int]
+
+
+async def serve(
+    settings: Settings,
+    *,
+    task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run until the first signal has drained every call, or until cancelled. Raises ConfigurationError."""
+    accounts = settings.require_serving()
+    profiles = load_profiles(settings.agents_dir)
+    trust = _trust(settings)
+    store = MemoryStore()
+    stop = trio.Event()
+    async with (
+        open_dialer(
+            account_sid=accounts.twilio_account_sid,
+            auth_token=accounts.twilio_auth_token.get_secret_value(),
+            from_number=accounts.twilio_from_number,
+            api_url=settings.twilio_api_url,
+            dials_per_second=settings.dials_per_second,
+        ) as carrier,
+        trio.open_nursery() as front,
+    ):
+        async with trio.open_nursery() as calls:
+            switchboard = Switchboard(
+                house=_house(settings),
+                calls=calls,
+                carrier=carrier,
+                open_agent=agent_opener(settings),
+                store=store,
+                profiles=profiles.get,
+                tools=builtin_tools(Appointments()),
+                clock=lambda: datetime.now(UTC),
+                probe=Probe(trust.public_url, trust.auth_tokens[0]),
+                captures=Captures(settings.capture_dir),
+            )
+            app = create_app(switchboard, store, trust, max_call_seconds=settings.max_call_seconds)
+            bound = await front.start(partial(serve_edge, app, settings.bind, stop=stop))
+            log.info("serving", address=f"{bound[0]}:{bound[1]}", public_url=accounts.public_url)
+            task_status.started(Running(switchboard, bound))
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                await _run_until_drained(switchboard, signals, settings.drain_seconds)
+            calls.cancel_scope.cancel()
+        stop.set()
+
+
+async def _run_until_drained(switchboard: Switchboard, signals: AsyncIterator[int], drain_seconds: float) -> None:
+    """The first signal drains, the second winds up, the third cuts; each stage ends by itself in bounded time."""
+    await anext(signals)
+    stages: tuple[tuple[str, Callable[[], None], float], ...] = (
+        ("draining", switchboard.drain, drain_seconds),
+        ("winding up", switchboard.wind_up_all, WIND_UP_STAGE_SECONDS),
+        ("cutting", switchboard.cut_all, CUT_SECONDS),
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_say_whom_we_wait_for, switchboard, name="drain report")
+        for stage, begin, seconds in stages:
+            begin()
+            log.info(stage, calls=len(switchboard.lines), seconds=seconds)
+            await _first_of(switchboard.wait_idle, lambda: anext(signals), seconds=seconds)
+            if not switchboard.lines:
+                break
+        nursery.cancel_scope.cancel()
+
+
+async def _first_of(*waits: Callable[[], Awaitable[object]], seconds: float) -> None:
+    with trio.move_on_after(seconds):
+        async with trio.open_nursery() as nursery:
+
+            async def finish(wait: Callable[[], Awaitable[object]]) -> None:
+                await wait()
+                nursery.cancel_scope.cancel()
+
+            for wait in waits:
+                nursery.start_soon(finish, wait)
+
+
+async def _say_whom_we_wait_for(switchboard: Switchboard) -> None:
+    while True:
+        await trio.sleep(WAITED_FOR_SECONDS)
+        log.info("waiting for calls", calls=len(switchboard.lines), some=[line.record.id for line in switchboard.lines[:5]])
+
+
+def agent_opener(settings: Settings) -> Callable[[], Awaitable[Leg]]:
+    """Dials the agent's socket; LegClosed (UNREACHABLE) after AGENT_DIAL_SECONDS."""
+    tls = ssl.create_default_context()
+    key = settings.require_serving().assemblyai_api_key.get_secret_value()
+    headers = {"Authorization": f"Bearer {key}"}
+
+    async def open_agent() -> Leg:
+        with trio.move_on_after(AGENT_DIAL_SECONDS):
+            return await open_agent_leg(settings.assemblyai_ws_url, headers=headers, tls=tls)
+        raise LegClosed(Blame.AGENT, Reason.UNREACHABLE, f"no answer within {AGENT_DIAL_SECONDS:g} s")
+
+    return open_agent
+
+
+def load_profiles(agents_dir: Path) -> dict[str, Profile]:
+    """The agents that ship with the package, and those of the folder over them. Raises ConfigurationError."""
+    shipped = [entry for entry in resources.files("relay").joinpath("agents").iterdir() if entry.name.endswith(".toml")]
+    own = sorted(agents_dir.glob("*.toml")) if agents_dir.is_dir() else []
+    profiles: dict[str, Profile] = {}
+    for file in [*shipped, *own]:
+        name = file.name.removesuffix(".toml")
+        try:
+            profiles[name] = read_profile(name, file.read_text("utf-8"), where=str(file))
+        except (ProfileError, OSError, UnicodeDecodeError) as problem:
+            raise ConfigurationError([str(problem)]) from None
+    return profiles
+
+
+def overrides(settings: Settings) -> Overrides:
+    """What the settings change in every agent."""
+    return Overrides(
+        greeting=settings.greeting,
+        system_prompt=settings.system_prompt,
+        voice=settings.agent_voice,
+        voice_focus=settings.agent_voice_focus,
+        keyterms=settings.agent_keyterms,
+        turn_detection=TurnDetection(
+            vad_threshold=settings.vad_threshold,
+            min_silence=settings.min_silence_ms,
+            max_silence=settings.max_silence_ms,
+            interrupt_response=settings.interrupt_response,
+            interruption_delay=settings.interruption_delay_ms,
+        ),
+    )
+
+
+def _house(settings: Settings) -> House:
+    return House(
+        public_url=settings.require_serving().public_url,
+        max_call_seconds=settings.max_call_seconds,
+        max_calls=settings.max_calls,
+        ring_seconds=settings.ring_seconds,
+        barge_in=BargeIn(settings.barge_in),
+        lead_silence_seconds=settings.lead_silence_ms / 1000,
+        overrides=overrides(settings),
+    )
+
+
+def _trust(settings: Settings) -> Trust:
+    accounts = settings.require_serving()
+    tokens = (accounts.twilio_auth_token, settings.twilio_auth_token_previous)
+    return Trust(
+        public_url=accounts.public_url,
+        account_sid=accounts.twilio_account_sid,
+        auth_tokens=tuple(token.get_secret_value() for token in tokens if token is not None),
+        api_token=settings.api_token.get_secret_value() if settings.api_token else None,
+    )

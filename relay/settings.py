@@ -1,0 +1,375 @@
+"""What the operator sets: the only reader of the environment and of `.env`.
+
+Knows what a value must look like, never what it is used for; starts nothing and connects to nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import SplitResult, urlsplit
+
+from dotenv import dotenv_values
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+ENV_FILE: Final = Path(".env")
+
+_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
+_ACCOUNT_SID = re.compile(r"AC[0-9a-fA-F]{32}")
+_IPV4_LOOPBACK: Final = ip_network("127.0.0.0/8")
+
+
+class ConfigurationError(Exception):
+    """The settings cannot be used. One line a problem: the variable, what is wrong, how to mend it.
+
+    No line ever repeats a value, since a secret is easily pasted into the wrong variable.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether nothing sent to `host` leaves this machine: localhost, 127.0.0.0/8, ::1."""
+    if host is None:
+        return False
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return address in _IPV4_LOOPBACK if address.version == 4 else address.is_loopback
+
+
+def _split(text: str) -> SplitResult:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port  # reading it checks that it is a number
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    if not parts.hostname or any(character.isspace() for character in text):
+        raise ValueError("must be a URL with a host and without spaces")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("must be scheme, host, port and path alone, without user, query or fragment")
+    return parts
+
+
+def _guarded_url(scheme: str) -> Callable[[str], str]:
+    """Accepts `scheme`://, and its cleartext form on loopback; drops trailing slashes."""
+    cleartext = scheme.removesuffix("s")
+
+    def check(text: str) -> str:
+        parts = _split(text)
+        if parts.scheme != scheme and not (parts.scheme == cleartext and is_loopback(parts.hostname)):
+            raise ValueError(f"must begin with {scheme}:// ({cleartext}:// only with a loopback host)")
+        return text.rstrip("/")
+
+    return check
+
+
+def _client_url(text: str) -> str:
+    if _split(text).scheme not in ("http", "https"):
+        raise ValueError("must begin with http:// or https://")
+    return text.rstrip("/")
+
+
+def _shape(pattern: re.Pattern[str], wanted: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise ValueError(f"must be {wanted}")
+        return text
+
+    return check
+
+
+def _bind(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not (host and colon and port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise ValueError("must be an address and a port")
+    return text
+
+
+def _database_url(secret: SecretStr) -> SecretStr:
+    if not secret.get_secret_value().startswith(("sqlite:///", "postgresql+psycopg://")):
+        raise ValueError("must begin with sqlite:/// or postgresql+psycopg://")
+    return secret
+
+
+def _key_terms(terms: tuple[str, ...]) -> tuple[str, ...]:
+    if len(terms) > 100 or any(len(term) > 50 for term in terms):
+        raise ValueError("may hold 100 terms of 50 characters each")  # AssemblyAI's limits
+    return terms
+
+
+def _comma_separated(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(term for part in value.split(",") if (term := part.strip()))
+    return value
+
+
+WebURL = Annotated[str, AfterValidator(_guarded_url("https"))]
+ClientURL = Annotated[str, AfterValidator(_client_url)]
+SocketURL = Annotated[str, AfterValidator(_guarded_url("wss"))]
+PhoneNumber = Annotated[str, AfterValidator(_shape(_E164, "a number in E.164: +, country code, digits"))]
+AccountSid = Annotated[str, AfterValidator(_shape(_ACCOUNT_SID, "AC and 32 hexadecimal digits"))]
+Bind = Annotated[str, AfterValidator(_bind)]
+DatabaseURL = Annotated[SecretStr, AfterValidator(_database_url)]
+KeyTerms = Annotated[tuple[str, ...], BeforeValidator(_comma_separated), AfterValidator(_key_terms)]
+Milliseconds = Annotated[int, Field(ge=0)]
+
+
+def _setting(name: str, meaning: str, default: Any = None, *, example: str = "", **bounds: Any) -> Any:
+    """One environment variable. `meaning` is also its comment in `.env.example`, `example` its remedy."""
+    return Field(default, alias=name, description=meaning, examples=[example or str(default)], **bounds)
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """What serving cannot do without, present and therefore not optional."""
+
+    public_url: str
+    twilio_account_sid: str
+    twilio_auth_token: SecretStr
+    twilio_from_number: str
+    assemblyai_api_key: SecretStr
+
+
+class Settings(BaseModel):
+    """Every setting, in the order of `.env.example`. Frozen; secrets do not show in its text."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, validate_default=True)
+
+    public_url: WebURL | None = _setting(
+        "PUBLIC_URL",
+        "Base URL that Twilio reaches; http:// only on loopback.",
+        example="https://relay.example.com",
+    )
+    twilio_account_sid: AccountSid | None = _setting(
+        "TWILIO_ACCOUNT_SID", "Twilio account.", example="AC0123456789abcdef0123456789abcdef"
+    )
+    twilio_auth_token: SecretStr | None = _setting(
+        "TWILIO_AUTH_TOKEN", "Secret of the account, for REST and for signatures.", example="your-auth-token"
+    )
+    twilio_auth_token_previous: SecretStr | None = _setting(
+        "TWILIO_AUTH_TOKEN_PREVIOUS",
+        "Accepted in signatures too, while a token is rotated.",
+        example="your-old-token",
+    )
+    twilio_from_number: PhoneNumber | None = _setting(
+        "TWILIO_FROM_NUMBER", "Caller id in E.164.", example="+12025550100"
+    )
+    twilio_api_url: WebURL = _setting(
+        "TWILIO_API_URL", "Base of the REST API; http:// only on loopback.", "https://api.twilio.com"
+    )
+    assemblyai_api_key: SecretStr | None = _setting(
+        "ASSEMBLYAI_API_KEY", "Key of the Voice Agent account.", example="your-api-key"
+    )
+    assemblyai_ws_url: SocketURL = _setting(
+        "ASSEMBLYAI_WS_URL",
+        "Voice Agent socket; ws:// only on loopback.",
+        "wss://agents.assemblyai.com/v1/ws",
+    )
+    system_prompt: str | None = _setting(
+        "SYSTEM_PROMPT",
+        "Replaces the default agent's prompt, never its disclosure.",
+        example="You confirm appointments of a dentist.",
+    )
+    greeting: str | None = _setting(
+        "GREETING", "Replaces the default agent's greeting, never its disclosure.", example="Good morning!"
+    )
+    agent_voice: str | None = _setting(
+        "AGENT_VOICE", "The agent's voice; unset: the vendor's.", example="alba"
+    )
+    agent_keyterms: KeyTerms = _setting(
+        "AGENT_KEYTERMS", "Words to listen for, with commas between.", (), example="Acme,SKU-12"
+    )
+    agent_voice_focus: Literal["near-field", "far-field"] | None = _setting(
+        "AGENT_VOICE_FOCUS", "Noise suppression: near-field or far-field; unset: none.", example="near-field"
+    )
+    vad_threshold: float | None = _setting(
+        "VAD_THRESHOLD", "Sensitivity to speech, 0 to 1; lower hears more.", example="0.5", ge=0, le=1
+    )
+    min_silence_ms: Milliseconds | None = _setting(
+        "MIN_SILENCE_MS", "Silence after a finished sentence; switches off adaptive pacing.", example="1000"
+    )
+    max_silence_ms: Milliseconds | None = _setting(
+        "MAX_SILENCE_MS", "Silence that ends any turn; switches off adaptive pacing.", example="3000"
+    )
+    interrupt_response: bool | None = _setting(
+        "INTERRUPT_RESPONSE", "Whether the callee can interrupt the agent.", example="true"
+    )
+    interruption_delay_ms: Milliseconds | None = _setting(
+        "INTERRUPTION_DELAY_MS", "Speech it takes to interrupt, 0 to 1000.", example="500", le=1000
+    )
+    barge_in: Literal["interrupted", "speech-started"] = _setting(
+        "BARGE_IN", "Which event clears the phone: interrupted or speech-started.", "interrupted"
+    )
+    lead_silence_ms: Milliseconds = _setting(
+        "RELAY_LEAD_SILENCE_MS", "Silence before the first audio, so that no word is clipped.", 250, le=2000
+    )
+    bind: Bind = _setting("RELAY_BIND", "Address and port to listen on.", "127.0.0.1:8080")
+    url: ClientURL | None = _setting(
+        "RELAY_URL",
+        "Where client commands find the service; unset: RELAY_BIND.",
+        example="http://127.0.0.1:8080",
+    )
+    api_token: SecretStr | None = _setting(
+        "RELAY_API_TOKEN", "Bearer token of /v1; unset: 401 to everyone.", example="a-long-random-word"
+    )
+    database_url: DatabaseURL = _setting(
+        "RELAY_DATABASE_URL", "The ledger: sqlite:///… or postgresql+psycopg://….", "sqlite:///relay.db"
+    )
+    agents_dir: Path = _setting(
+        "RELAY_AGENTS_DIR", "Folder of agent profiles, added to those in the package.", "agents"
+    )
+    data_dir: Path = _setting("RELAY_DATA_DIR", "Everything written that is not the database.", "relay-data")
+    capture_dir: Path | None = _setting(
+        "RELAY_CAPTURE_DIR", "Redacted capture of both wires; unset: none.", example="captures"
+    )
+    max_call_seconds: int = _setting(
+        "RELAY_MAX_CALL_SECONDS", "Hard cap of a call, here and at Twilio.", 600, ge=60, le=14400
+    )
+    max_calls: int = _setting("RELAY_MAX_CALLS", "Calls admitted at once.", 200, ge=1, le=10_000)
+    ring_seconds: int = _setting("RELAY_RING_SECONDS", "How long the phone may ring.", 30, ge=5, le=600)
+    dials_per_second: float = _setting("RELAY_DIALS_PER_SECOND", "Pace of dialling.", 1, gt=0, le=100)
+    drain_seconds: int = _setting(
+        "RELAY_DRAIN_SECONDS", "How long SIGTERM lets live calls run.", 660, ge=0, le=86_400
+    )
+    clock: AwareDatetime | None = _setting(
+        "RELAY_CLOCK",
+        "Instant from which rules of date and hour count; only with TWILIO_API_URL on loopback.",
+        example="2026-03-10T18:00:00Z",
+    )
+    log_format: Literal["json", "console"] | None = _setting(
+        "RELAY_LOG_FORMAT", "json or console; unset: json when stdout is no terminal.", example="json"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "RELAY_LOG_LEVEL", "Least level written: debug, info, warning or error.", "info"
+    )
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        """What two settings must not say together."""
+        if self.clock is not None and not is_loopback(urlsplit(self.twilio_api_url).hostname):
+            raise ValueError(
+                "RELAY_CLOCK: would let real telephones ring at a forbidden hour. "
+                "Unset it, or point TWILIO_API_URL at an emulator on loopback."
+            )
+        shortest, longest = self.min_silence_ms, self.max_silence_ms
+        if shortest is not None and longest is not None and shortest > longest:
+            raise ValueError("MIN_SILENCE_MS: is longer than MAX_SILENCE_MS. Lower it, or raise the other.")
+        return self
+
+    @property
+    def client_url(self) -> str:
+        """Where `relay call` and the other clients of /v1 find the service."""
+        return self.url or f"http://{self.bind}"
+
+    @property
+    def bind_address(self) -> tuple[str, int]:
+        """Host and port of `bind`; an IPv6 host without its brackets."""
+        host, _, port = self.bind.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    def require_serving(self) -> Accounts:
+        """What serving needs, or a ConfigurationError that names everything that is missing."""
+        missing = [
+            f"{field.alias}: is not set. {field.description} {_remedy(field)}"
+            for name, field in type(self).model_fields.items()
+            if name in Accounts.__dataclass_fields__ and getattr(self, name) is None
+        ]
+        if missing:
+            raise ConfigurationError(missing)
+        return Accounts(**{name: getattr(self, name) for name in Accounts.__dataclass_fields__})
+
+    def secrets(self) -> list[str]:
+        """Every secret that is set, so that the log can leave it out wherever it turns up."""
+        values = (getattr(self, name) for name in type(self).model_fields)
+        return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+
+    def warnings(self) -> list[str]:
+        """What is allowed and probably not meant."""
+        found = [
+            f"{name} switches off the agent's adaptive pacing for the whole call."
+            for name, value in (
+                ("MIN_SILENCE_MS", self.min_silence_ms),
+                ("MAX_SILENCE_MS", self.max_silence_ms),
+            )
+            if value is not None
+        ]
+        if self.api_token is None:
+            found.append("RELAY_API_TOKEN is not set: /v1 answers 401 to everyone.")
+        if self.drain_seconds < self.max_call_seconds:
+            found.append(
+                "RELAY_DRAIN_SECONDS is shorter than RELAY_MAX_CALL_SECONDS: SIGTERM may cut calls short."
+            )
+        return found
+
+
+def load_settings(env: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+    """Settings from `env` alone, or from the environment and, behind it, `.env` in the working directory.
+
+    A blank value counts as unset. `overrides` are attributes of `Settings`, for what was typed
+    after a command; None leaves the setting alone. Raises ConfigurationError with every problem found.
+    """
+    values: dict[str, object] = {
+        name: stripped
+        for name, value in (_read_environment() if env is None else env).items()
+        if (stripped := value.strip())
+    }
+    for attribute, value in overrides.items():
+        if value is not None:
+            values[_variable(attribute)] = value
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise ConfigurationError([_problem(detail) for detail in error.errors(include_input=False)]) from None
+
+
+def _read_environment() -> dict[str, str]:
+    try:
+        in_file = dotenv_values(ENV_FILE, interpolate=False, encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            [f"{ENV_FILE}: cannot be read ({type(error).__name__}). Mend or remove it."]
+        ) from None
+    # A blank variable of the environment is unset, so it does not hide the file's.
+    in_environment = {name: value for name, value in os.environ.items() if value.strip()}
+    return {name: value for name, value in in_file.items() if value is not None} | in_environment
+
+
+def _variable(attribute: str) -> str:
+    alias = Settings.model_fields[attribute].alias
+    assert alias is not None
+    return alias
+
+
+def _remedy(field: FieldInfo) -> str:
+    return f"For example: {field.alias}={(field.examples or [''])[0]}"
+
+
+def _problem(detail: ErrorDetails) -> str:
+    """One line for one of pydantic's errors, without the value."""
+    wrong = detail["msg"].removeprefix("Value error, ").replace("Input should ", "must ")
+    if not detail["loc"]:  # two settings that disagree: the sentence names them itself
+        return wrong
+    variable = detail["loc"][0]
+    field = next(field for field in Settings.model_fields.values() if field.alias == variable)
+    return f"{variable}: {wrong}. {_remedy(field)}"

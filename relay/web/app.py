@@ -1,0 +1,65 @@
+"""The web application: its routes, and what every answer has in common.
+
+Knows Quart; decides nothing about calls.
+"""
+
+from __future__ import annotations
+
+from quart import Response, request
+from quart.typing import ResponseReturnValue
+from quart_schema import HttpSecurityScheme, Info, QuartSchema, RequestSchemaValidationError
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
+from relay import __version__
+from relay.store import Store
+from relay.switchboard import Switchboard
+from relay.web.answers import error
+from relay.web.health import health_routes
+from relay.web.operator import operator_routes
+from relay.web.phone_stream import stream_routes
+from relay.web.trust import Trust
+from relay.web.webhooks import webhook_routes
+
+BODY_BYTES = 64 * 1024  # of any request; Twilio's forms are below 4 KiB
+
+
+def create_app(switchboard: Switchboard, store: Store, trust: Trust, *, max_call_seconds: int) -> QuartTrio:
+    """The ASGI application over one switchboard."""
+    app = QuartTrio("relay")
+    app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES
+    app.config["BODY_TIMEOUT"] = 10  # seconds; a slow body is no webhook
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    QuartSchema(
+        app,
+        info=Info("Relay", __version__),
+        security_schemes={"bearer": HttpSecurityScheme(scheme="bearer")},
+        swagger_ui_path=None,  # the documentation pages load from a CDN
+        redoc_ui_path=None,
+        scalar_ui_path=None,
+    )
+    app.register_blueprint(webhook_routes(switchboard, trust))
+    app.register_blueprint(stream_routes(switchboard, trust))
+    app.register_blueprint(operator_routes(switchboard, store, trust.api_token, max_call_seconds=max_call_seconds))
+    app.register_blueprint(health_routes(switchboard))
+
+    @app.errorhandler(RequestSchemaValidationError)
+    async def bad_value(problem: RequestSchemaValidationError) -> ResponseReturnValue:
+        return error(422, "bad-value", _first_problem(problem.validation_error))
+
+    @app.errorhandler(HTTPException)
+    async def http_error(problem: HTTPException) -> ResponseReturnValue:
+        if request.path.startswith("/v1"):
+            code = (problem.name or "error").lower().replace(" ", "-")
+            return error(problem.code or 500, code, problem.description or "")
+        return Response("", status=problem.code or 500)
+
+    return app
+
+
+def _first_problem(problem: Exception) -> str:
+    errors = getattr(problem, "errors", None)
+    if errors is None:
+        return str(problem)
+    found = errors()
+    return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in found)

@@ -1,0 +1,167 @@
+"""The operator's API under `/v1`: place, look at and end calls.
+
+Knows Quart and the shape of requests; every answer is the switchboard's or the store's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from typing import Annotated, Any, Literal
+
+import orjson
+import trio
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from quart import Blueprint, Response, jsonify, request
+from quart.typing import ResponseReturnValue
+from quart_schema import document_headers, security_scheme, validate_querystring, validate_request
+
+from relay.outcomes import Refusal
+from relay.store import CallRecord, Status, Store
+from relay.switchboard import CallRequest, Switchboard
+from relay.web.answers import error
+from relay.wire.carrier import MachineDetection
+
+DECISION_SECONDS = 10.0  # how long placing a call waits for the carrier's answer before it says 202
+RETRY_AFTER_SECONDS = 5
+
+_E164 = re.compile(r"\+[1-9]\d{6,14}")
+_STATUS = {"draining": 503, "full": 503, "no-store": 503, "public-url": 503, "key-conflict": 409}
+
+Value = Annotated[str, StringConstraints(max_length=2000)]
+
+
+class CallBody(BaseModel):
+    """What `POST /v1/calls` takes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    to: Annotated[str, StringConstraints(pattern=_E164.pattern + "$")] = Field(description="E.164, with the +")
+    agent: Annotated[str, StringConstraints(max_length=100)] = "default"
+    variables: dict[str, Value] = Field(default={}, max_length=50)
+    purpose: Literal["informational", "collections", "telemarketing"] | None = None
+    time_limit: int | None = Field(default=None, ge=10, description="seconds, at most RELAY_MAX_CALL_SECONDS")
+    record: bool = False
+    machine_detection: MachineDetection = "off"
+
+
+class HangUpBody(BaseModel):
+    """What `POST /v1/calls/{id}/hangup` takes; an empty body hangs up at once."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    goodbye: bool = False
+
+
+class ListQuery(BaseModel):
+    """How many calls to list."""
+
+    limit: int = Field(default=50, ge=1, le=500)
+
+
+class IdempotencyHeader(BaseModel):
+    """The same key gives the same call."""
+
+    idempotency_key: Annotated[str, StringConstraints(max_length=255)] | None = None
+
+
+def operator_routes(
+    switchboard: Switchboard, store: Store, api_token: str | None, *, max_call_seconds: int
+) -> Blueprint:
+    """`/v1/*`; without a configured token everyone is refused."""
+    routes = Blueprint("operator", __name__, url_prefix="/v1")
+
+    @routes.before_request
+    async def authorise() -> ResponseReturnValue | None:
+        given = request.headers.get("Authorization", "").encode()
+        if api_token and hmac.compare_digest(given, f"Bearer {api_token}".encode()):
+            return None
+        remedy = "send the RELAY_API_TOKEN of the service as a bearer token"
+        return error(401, "unauthorized", remedy if api_token else "RELAY_API_TOKEN is not set on the service")
+
+    @routes.post("/calls")
+    @security_scheme([{"bearer": []}])
+    @document_headers(IdempotencyHeader)
+    @validate_request(CallBody)
+    async def place(data: CallBody) -> ResponseReturnValue:
+        """Store the intent and dial."""
+        if data.time_limit is not None and data.time_limit > max_call_seconds:
+            return error(422, "bad-value", f"time_limit: at most {max_call_seconds} (RELAY_MAX_CALL_SECONDS)")
+        key = request.headers.get("Idempotency-Key")
+        if key is not None and not 0 < len(key) <= 255:
+            return error(422, "bad-value", "Idempotency-Key: 1 to 255 characters")
+        placed = await switchboard.place(
+            CallRequest(
+                to=data.to,
+                agent=data.agent,
+                variables=data.variables,
+                purpose=data.purpose,
+                time_limit_seconds=data.time_limit,
+                record=data.record,
+                machine_detection=data.machine_detection,
+                idempotency_key=key,
+                digest=_digest(data.model_dump()),
+            )
+        )
+        if isinstance(placed, Refusal):
+            status = _STATUS.get(placed.code, 422)
+            headers = {"Retry_After": str(RETRY_AFTER_SECONDS)} if status == 503 else {}
+            return error(status, placed.code, placed.message, **headers)
+        if isinstance(placed, CallRecord):
+            return jsonify(placed.summary()), 200
+        with trio.move_on_after(DECISION_SECONDS):
+            await placed.decided.wait()
+        if placed.refusal is not None:
+            return error(502, "carrier-refused", placed.refusal)
+        return jsonify(placed.record.summary()), 201 if placed.record.sid else 202
+
+    @routes.get("/calls")
+    @security_scheme([{"bearer": []}])
+    @validate_querystring(ListQuery)
+    async def calls(query_args: ListQuery) -> ResponseReturnValue:
+        """The newest calls, newest first."""
+        records = await store.recent(query_args.limit)
+        return jsonify({"calls": [_listed(record) for record in records]})
+
+    @routes.get("/calls/<call_id>")
+    @security_scheme([{"bearer": []}])
+    async def call(call_id: str) -> ResponseReturnValue:
+        """One call with its timeline."""
+        record = await store.get(call_id)
+        if record is None:
+            return _unknown(call_id)
+        return Response(orjson.dumps(record.as_json()), content_type="application/json")
+
+    @routes.post("/calls/<call_id>/hangup")
+    @security_scheme([{"bearer": []}])
+    async def hang_up(call_id: str) -> ResponseReturnValue:
+        """End a call: at once, or with a goodbye."""
+        body = await request.get_data()
+        try:
+            wish = HangUpBody.model_validate_json(body) if body.strip() else HangUpBody()
+        except ValueError:
+            return error(422, "bad-value", 'the body is {"goodbye": true}, {"goodbye": false} or empty')
+        line = switchboard.line(call_id)
+        if line is not None and line.record.status is not Status.ENDED:
+            switchboard.hang_up(line, goodbye=wish.goodbye)
+            return jsonify(line.record.summary()), 202
+        record = await store.get(call_id)
+        return _unknown(call_id) if record is None else (jsonify(record.summary()), 200)
+
+    def _unknown(call_id: str) -> ResponseReturnValue:
+        return error(404, "unknown-call", f"there is no call {call_id[:64]}")
+
+    return routes
+
+
+def _listed(record: CallRecord) -> dict[str, Any]:
+    return {
+        **record.summary(),
+        "ending": record.ending and record.ending.as_json(),
+        "duration_seconds": record.duration_seconds,
+    }
+
+
+def _digest(body: dict[str, Any]) -> str:
+    return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()

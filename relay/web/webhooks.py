@@ -1,0 +1,133 @@
+"""What Twilio asks and tells by HTTP: documents and callbacks, each with a valid signature or refused.
+
+Knows Quart; which document a call gets is the switchboard's decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+import structlog
+from quart import Blueprint, Response, abort, request
+from quart.typing import ResponseReturnValue
+
+from relay.outcomes import WireError
+from relay.switchboard import Document, Switchboard
+from relay.web.trust import Trust
+from relay.wire import callbacks, signature, twiml
+
+SORRY_UNKNOWN = "We are sorry, this call cannot be connected. Goodbye."
+SORRY_LOST = "We are sorry, there is a technical problem. We will call you again. Goodbye."
+
+log = structlog.get_logger()
+
+
+def webhook_routes(switchboard: Switchboard, trust: Trust) -> Blueprint:
+    """`/twiml` and `/twilio/*`."""
+    routes = Blueprint("webhooks", __name__)
+
+    async def signed_form() -> list[tuple[str, str]]:
+        """The form of a genuine request, and its call's SID learnt; 403 for everything else."""
+        query = request.query_string.decode("latin-1")
+        target = f"{request.path}?{query}" if query else request.path
+        body = bytes(await request.body) if request.method == "POST" else b""
+        try:
+            form = signature.parse_form(body)
+        except WireError as problem:
+            log.warning("webhook refused", path=request.path, reason=str(problem))
+            abort(403)
+        given = request.headers.get("X-Twilio-Signature")
+        urls = signature.webhook_urls(trust.public_url, target)
+        if signature.check_signature(trust.auth_tokens, urls, form, given) is None:
+            log.warning(
+                "webhook refused",
+                path=request.path,
+                reason="signature" if given else "no signature",
+                remedy="PUBLIC_URL and TWILIO_AUTH_TOKEN must be those that Twilio uses",
+            )
+            abort(403)
+        return form if request.method == "POST" else signature.parse_form(request.query_string)
+
+    async def our_call() -> tuple[str, list[tuple[str, str]]]:
+        """The call that a genuine request is about; its SID is learnt where we did not know it."""
+        form = await signed_form()
+        call_id = request.args.get("call", "")
+        line = switchboard.line(call_id)
+        if line is not None:
+            try:
+                sid = callbacks.read_call_sid(form)
+            except WireError:
+                abort(400)
+            if not line.learn_sid(sid):
+                log.warning("callback for another call", call_id=call_id)
+                return "", form
+        return call_id, form
+
+    def write(document: Document, call_id: str, attempt: int) -> str:
+        match document:
+            case Document.CONNECT:
+                return twiml.connect_stream(
+                    stream_url=twiml.stream_url(trust.public_url),
+                    token=signature.stream_token(trust.auth_tokens[0], call_id, attempt),
+                    status_callback=twiml.stream_status_url(trust.public_url, call_id, attempt),
+                    redirect=twiml.twiml_url(trust.public_url, call_id, attempt + 1),
+                )
+            case Document.SAY:
+                return twiml.say_and_hangup(SORRY_LOST)
+            case Document.HANG_UP:
+                return twiml.hangup()
+            case Document.UNKNOWN:
+                log.warning("document of an unknown call", call_id=call_id[:64])
+                return twiml.say_and_hangup(SORRY_UNKNOWN)
+
+    @routes.route(twiml.TWIML_PATH, methods=["GET", "POST"])
+    async def document() -> ResponseReturnValue:
+        """The call's document: connect the stream, or whatever follows it."""
+        call_id, _ = await our_call()
+        attempt = request.args.get("attempt", "0")
+        number = int(attempt) if attempt.isascii() and attempt.isdigit() and len(attempt) < 4 else 0
+        text = write(switchboard.document(call_id, number), call_id, number)
+        return Response(text, content_type="text/xml; charset=utf-8")
+
+    @routes.post(twiml.STATUS_PATH)
+    async def status() -> ResponseReturnValue:
+        """How far the carrier has come."""
+        call_id, form = await our_call()
+        with _readable():
+            await switchboard.carrier_called_back(call_id, callbacks.read_status(form))
+        return "", 204
+
+    @routes.post(twiml.STREAM_STATUS_PATH)
+    async def stream_status() -> ResponseReturnValue:
+        """Start, stop and errors of the media stream."""
+        call_id, form = await our_call()
+        with _readable():
+            switchboard.stream_called_back(call_id, callbacks.read_stream(form))
+        return "", 204
+
+    @routes.post(twiml.AMD_PATH)
+    async def machine_detection() -> ResponseReturnValue:
+        """The verdict on who answered."""
+        call_id, form = await our_call()
+        with _readable():
+            switchboard.machine_detected(call_id, callbacks.read_amd(form))
+        return "", 204
+
+    @routes.post(twiml.RECORDING_PATH)
+    async def recording() -> ResponseReturnValue:
+        """A recording is ready."""
+        call_id, form = await our_call()
+        with _readable():
+            switchboard.recorded(call_id, callbacks.read_recording(form))
+        return "", 204
+
+    return routes
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """A genuine callback that cannot be read is logged and answered all the same: Twilio could not mend it."""
+    try:
+        yield
+    except WireError as problem:
+        log.warning("callback not understood", path=request.path, reason=str(problem))
