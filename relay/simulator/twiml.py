@@ -1,0 +1,144 @@
+"""A strict reading of the documents that tell the carrier what to do with a call.
+
+Knows neither the network nor calls: a document becomes verbs and a list of what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET  # the documents come from the service under our own roof
+from dataclasses import dataclass, field
+
+# name + value of a <Parameter>
+PARAMETER_CHARACTERS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectStream:
+    """`<Connect><Stream>`: blocks until the stream ends. `url` is without its query: the carrier drops it."""
+
+    url: str
+    parameters: dict[str, str] = field(default_factory=dict)
+    name: str = ""
+    status_callback: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Go on with the document at `url`; nothing after it is reached."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Speak a sentence with a synthetic voice."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait in silence."""
+
+    length_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hangup:
+    """End the call."""
+
+
+Verb = ConnectStream | Redirect | Say | Pause | Hangup
+
+
+class BadDocument(Exception):
+    """A document that the carrier cannot execute at all; `code` is the carrier's own."""
+
+    def __init__(self, code: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+_ATTRIBUTES = {
+    "Response": set[str](),
+    "Connect": {"action", "method"},
+    "Stream": {"url", "name", "track", "statusCallback", "statusCallbackMethod"},
+    "Parameter": {"name", "value"},
+    "Redirect": {"method"},
+    "Say": {"voice", "language", "loop"},
+    "Pause": {"length"},
+    "Hangup": set[str](),
+}
+
+
+def read_document(content_type: str, body: str) -> tuple[list[Verb], list[str]]:
+    """The verbs in order, and what the carrier would warn about. Raises BadDocument (12100, 12102, 12300)."""
+    if content_type.partition(";")[0].strip().lower() not in ("text/xml", "application/xml"):
+        raise BadDocument(12300, f"content type {content_type!r} is not XML")
+    try:
+        root = ET.fromstring(body)  # noqa: S314 - see the import
+    except ET.ParseError as error:
+        raise BadDocument(12100, f"the document is not XML: {error}") from None
+    if root.tag != "Response":
+        raise BadDocument(12102, f"the root is <{root.tag}>, not <Response>")
+    warnings: list[str] = []
+    _check_attributes(root, warnings)
+    verbs = [verb for element in root if (verb := _read_verb(element, warnings)) is not None]
+    return verbs, warnings
+
+
+def _read_verb(element: ET.Element, warnings: list[str]) -> Verb | None:
+    _check_attributes(element, warnings)
+    text = (element.text or "").strip()
+    match element.tag:
+        case "Connect":
+            return _read_connect(element, warnings)
+        case "Redirect":
+            return Redirect(text)
+        case "Say":
+            return Say(text)
+        case "Pause":
+            return _read_pause(element.get("length", "1"), warnings)
+        case "Hangup":
+            return Hangup()
+    warnings.append(f"unknown verb <{element.tag}>")
+    return None
+
+
+def _read_pause(length: str, warnings: list[str]) -> Pause:
+    if not length.isdecimal():
+        warnings.append(f"<Pause length={length!r}> is no number of seconds")
+        return Pause(1)
+    return Pause(int(length))
+
+
+def _read_connect(connect: ET.Element, warnings: list[str]) -> ConnectStream | None:
+    streams = connect.findall("Stream")
+    if len(streams) != 1 or len(connect) != 1:
+        warnings.append("<Connect> wants exactly one <Stream>")
+        return None
+    stream = streams[0]
+    _check_attributes(stream, warnings)
+    url, query_mark, _ = stream.get("url", "").partition("?")
+    if query_mark:
+        warnings.append("the query of <Stream url> is dropped by the carrier")
+    if stream.get("track", "inbound_track") != "inbound_track":
+        warnings.append("<Connect><Stream> knows the inbound_track only (31941)")
+    parameters: dict[str, str] = {}
+    for parameter in stream:
+        if parameter.tag != "Parameter":
+            warnings.append(f"unknown noun <{parameter.tag}> in <Stream>")
+            continue
+        _check_attributes(parameter, warnings)
+        name, value = parameter.get("name", ""), parameter.get("value", "")
+        if not name or len(name) + len(value) > PARAMETER_CHARACTERS:
+            warnings.append(
+                f"<Parameter {name[:40]!r}> without a name, or longer than {PARAMETER_CHARACTERS}"
+            )
+        parameters[name] = value
+    return ConnectStream(url, parameters, stream.get("name", ""), stream.get("statusCallback"))
+
+
+def _check_attributes(element: ET.Element, warnings: list[str]) -> None:
+    for name in sorted(set(element.attrib) - _ATTRIBUTES.get(element.tag, set(element.attrib))):
+        warnings.append(f"<{element.tag}> has no attribute {name!r}")
