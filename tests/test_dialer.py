@@ -1,0 +1,518 @@
+"""The dialer against an HTTP server that answers as it is told, over real sockets.
+
+Waiting is done on a clock that jumps once nothing has happened for a while, so no test waits for ten seconds.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+import trio
+import trio.testing
+
+from relay.dialer import REQUEST_SECONDS, RETRY_SECONDS, Dialer, open_dialer
+from relay.wire.callbacks import CarrierStatus
+from relay.wire.carrier import (
+    Account,
+    AlreadyEnded,
+    CallerId,
+    Carrier,
+    CarrierCall,
+    DialOrder,
+    HungUp,
+    MachineDetection,
+    NotHungUp,
+    Notice,
+    Placed,
+    Refused,
+    Unavailable,
+    Uncertain,
+)
+from relay.wire.carrier_errors import explain
+
+ACCOUNT_SID = "AC" + "1" * 32
+CALL_SID = "CA" + "2" * 32
+CALL_PATH = f"/2010-04-01/Accounts/{ACCOUNT_SID}/Calls/{CALL_SID}.json"
+ORDER = DialOrder(
+    call_id="call_1",
+    to="+12025550143",
+    url="https://relay.example/twiml?call=call_1",
+    status_callback="https://relay.example/twilio/status?call=call_1",
+    limit_seconds=600,
+)
+
+Answer = Callable[[trio.SocketStream], Awaitable[None]]
+
+
+@dataclass
+class Request:
+    """What the server was asked, and when."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    form: list[tuple[str, str]]
+    at: float
+
+
+@dataclass
+class Api:
+    """A server that answers request after request by its script; past the end it answers nothing."""
+
+    script: list[Answer]
+    requests: list[Request] = field(default_factory=list)
+    hung_up_on: int = 0
+    url: str = ""
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        async with stream:
+            while (request := await _read_request(stream)) is not None:
+                self.requests.append(request)
+                await self.script.pop(0)(stream)
+            self.hung_up_on += 1
+
+
+async def _read_request(stream: trio.SocketStream) -> Request | None:
+    received = b""
+    while b"\r\n\r\n" not in received:
+        if not (chunk := await _receive(stream)):
+            return None
+        received += chunk
+    head, _, body = received.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    while len(body) < int(headers.get("content-length", "0")):
+        body += await _receive(stream)
+    method, target, _version = first.split(" ")
+    form = parse_qsl(body.decode(), keep_blank_values=True)
+    return Request(method, target, headers, form, trio.current_time())
+
+
+async def _receive(stream: trio.SocketStream) -> bytes:
+    try:
+        return bytes(await stream.receive_some())
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        return b""
+
+
+def says(status: int, body: object, content_type: str = "application/json", **headers: str) -> Answer:
+    payload = (body if isinstance(body, str) else json.dumps(body)).encode()
+    head = [f"HTTP/1.1 {status} Whatever", f"Content-Type: {content_type}", f"Content-Length: {len(payload)}"]
+    head += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+
+    async def answer(stream: trio.SocketStream) -> None:
+        await stream.send_all("\r\n".join(head).encode() + b"\r\n\r\n" + payload)
+
+    return answer
+
+
+def error(status: int, code: int, **headers: str) -> Answer:
+    return says(status, {"code": code, "message": "Twilio's words", "status": status}, **headers)
+
+
+def resource(sid: str = CALL_SID, **fields: object) -> dict[str, object]:
+    return {"sid": sid, "status": "queued", "to": ORDER.to, "queue_time": "1500", "duration": None} | fields
+
+
+async def stays_mute(stream: trio.SocketStream) -> None:
+    await _receive(stream)  # until the other side gives up
+
+
+async def resets(stream: trio.SocketStream) -> None:
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.socket.close()
+
+
+async def stops_in_the_middle(stream: trio.SocketStream) -> None:
+    await stream.send_all(b'HTTP/1.1 201 Created\r\nContent-Length: 100\r\n\r\n{"sid":')
+    await stream.aclose()
+
+
+@pytest.fixture
+def patient_clock() -> trio.testing.MockClock:
+    return trio.testing.MockClock(autojump_threshold=0.05)
+
+
+@asynccontextmanager
+async def dialer_against(
+    *script: Answer, dials_per_second: float = 1000
+) -> AsyncIterator[tuple[Dialer, Api]]:
+    api = Api(list(script))
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, api.serve, 0, host="127.0.0.1"))
+        api.url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        async with open_at(api.url, dials_per_second) as dialer:
+            yield dialer, api
+        nursery.cancel_scope.cancel()
+
+
+def open_at(api_url: str, dials_per_second: float = 1000) -> AbstractAsyncContextManager[Dialer]:
+    return open_dialer(
+        account_sid=ACCOUNT_SID,
+        auth_token="secret",
+        from_number="+12025550100",
+        api_url=api_url,
+        dials_per_second=dials_per_second,
+        rng=random.Random(7),
+    )
+
+
+# Placing
+
+
+async def test_an_order_is_placed_with_everything_that_twilio_needs() -> None:
+    async with dialer_against(says(201, resource())) as (dialer, api):
+        carrier: Carrier = dialer
+        assert await carrier.dial(ORDER) == Placed(CALL_SID, queue_seconds=1.5)
+    (request,) = api.requests
+    assert (request.method, request.target) == ("POST", f"/2010-04-01/Accounts/{ACCOUNT_SID}/Calls.json")
+    assert (
+        request.headers["authorization"]
+        == "Basic " + base64.b64encode(f"{ACCOUNT_SID}:secret".encode()).decode()
+    )
+    assert sorted(request.form) == sorted(
+        [
+            ("To", "+12025550143"),
+            ("From", "+12025550100"),
+            ("Url", "https://relay.example/twiml?call=call_1"),
+            ("Method", "POST"),
+            ("StatusCallback", "https://relay.example/twilio/status?call=call_1"),
+            ("StatusCallbackMethod", "POST"),
+            ("StatusCallbackEvent", "initiated"),
+            ("StatusCallbackEvent", "ringing"),
+            ("StatusCallbackEvent", "answered"),
+            ("StatusCallbackEvent", "completed"),
+            ("Timeout", "30"),
+            ("TimeLimit", "600"),
+        ]
+    )
+
+
+async def test_an_unreadable_estimate_of_the_queue_does_not_cost_the_call() -> None:
+    async with dialer_against(says(201, resource(queue_time="soon"))) as (dialer, _):
+        assert await dialer.dial(ORDER) == Placed(CALL_SID)
+
+
+@pytest.mark.parametrize(("kind", "word"), [("enable", "Enable"), ("detect-message-end", "DetectMessageEnd")])
+async def test_recording_and_asynchronous_detection_are_ordered_with_their_callbacks(
+    kind: MachineDetection, word: str
+) -> None:
+    order = replace(
+        ORDER,
+        record=True,
+        recording_callback="https://relay.example/twilio/recording?call=call_1",
+        machine_detection=kind,
+        amd_callback="https://relay.example/twilio/amd?call=call_1",
+    )
+    async with dialer_against(says(201, resource())) as (dialer, api):
+        assert isinstance(await dialer.dial(order), Placed)
+    form = dict(api.requests[0].form)
+    assert {name: form[name] for name in form if name.startswith(("Record", "Machine", "Async"))} == {
+        "Record": "true",
+        "RecordingChannels": "dual",
+        "RecordingStatusCallback": "https://relay.example/twilio/recording?call=call_1",
+        "MachineDetection": word,
+        "AsyncAmd": "true",
+        "AsyncAmdStatusCallback": "https://relay.example/twilio/amd?call=call_1",
+    }
+
+
+async def test_the_environments_edge_and_region_do_not_bend_the_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("TWILIO_EDGE", "TWILIO_REGION", "TWILIO_ACCOUNT_SID", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://dublin.invalid")
+    async with dialer_against(says(201, resource())) as (_, api), open_at(f"{api.url}/prefix/") as dialer:
+        assert isinstance(await dialer.dial(ORDER), Placed)
+    assert api.requests[0].target == f"/prefix/2010-04-01/Accounts/{ACCOUNT_SID}/Calls.json"
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, 21219), (401, 20003), (404, 20404)])
+async def test_a_refusal_is_explained_and_not_tried_again(status: int, code: int) -> None:
+    async with dialer_against(error(status, code)) as (dialer, api):
+        assert await dialer.dial(ORDER) == Refused(code, status, explain(code))
+    assert len(api.requests) == 1
+
+
+async def test_a_refusal_without_a_code_is_told_in_its_own_words() -> None:
+    answers = [says(404, "<html>", "text/html"), says(302, "", Location="http://127.0.0.1:1/")]
+    async with dialer_against(*answers, says(403, {"message": "no", "code": "x"})) as (dialer, _):
+        for status in (404, 302):
+            refused = Refused(None, status, f"Twilio answered with HTTP {status}; check TWILIO_API_URL.")
+            assert await dialer.dial(ORDER) == refused
+        assert await dialer.dial(ORDER) == Refused(None, 403, "no")
+
+
+async def test_too_many_requests_are_tried_again_after_a_pause(patient_clock: trio.testing.MockClock) -> None:
+    answers = [error(429, 20429), error(429, 20429, Retry_After="7"), says(201, resource())]
+    async with dialer_against(*answers) as (dialer, api):
+        dialling: list[float] = []
+        placed = await dialer.dial(ORDER, on_dialing=lambda: dialling.append(trio.current_time()))
+        assert placed == Placed(CALL_SID, 1.5)
+    first, second = (b.at - a.at for a, b in zip(api.requests, api.requests[1:], strict=False))
+    assert 0.25 <= first < 1
+    assert 7 <= second < 8
+    assert len(dialling) == 3
+
+
+async def test_too_many_requests_for_a_minute_are_a_refusal(patient_clock: trio.testing.MockClock) -> None:
+    async with dialer_against(*[error(429, 20429)] * 50) as (dialer, api):
+        assert await dialer.dial(ORDER) == Refused(20429, 429, explain(20429))
+    assert 5 < len(api.requests) < 15
+    assert 30 < api.requests[-1].at - api.requests[0].at <= RETRY_SECONDS + 1
+
+
+async def test_a_pause_longer_than_our_patience_is_not_begun() -> None:
+    async with dialer_against(error(429, 20429, Retry_After="61")) as (dialer, _):
+        assert await dialer.dial(ORDER) == Refused(20429, 429, explain(20429))
+
+
+async def test_an_api_that_cannot_be_reached_is_tried_for_a_minute(
+    patient_clock: trio.testing.MockClock,
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        async with open_at(f"http://127.0.0.1:{unused.getsockname()[1]}") as dialer:
+            began_at = trio.current_time()
+            refused = await dialer.dial(ORDER)
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.status) == (None, None)
+    assert "TWILIO_API_URL" in refused.sentence
+    assert 30 < trio.current_time() - began_at <= RETRY_SECONDS + 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        says(503, "<html>busy</html>", "text/html"),
+        error(500, 20500),
+        resets,
+        stops_in_the_middle,
+        says(201, "<html>", "text/html"),
+        says(201, []),
+        says(201, {}),
+        says(201, resource(sid="SM" + "2" * 32)),
+    ],
+)
+async def test_an_answer_that_leaves_it_open_is_uncertain_and_never_dialled_again(answer: Answer) -> None:
+    async with dialer_against(answer) as (dialer, api):
+        assert isinstance(await dialer.dial(ORDER), Uncertain)
+    assert len(api.requests) == 1
+
+
+async def test_silence_after_the_request_is_uncertain_at_the_deadline(
+    patient_clock: trio.testing.MockClock,
+) -> None:
+    async with dialer_against(stays_mute) as (dialer, api):
+        began_at = trio.current_time()
+        assert isinstance(await dialer.dial(ORDER), Uncertain)
+        assert trio.current_time() - began_at == pytest.approx(REQUEST_SECONDS, abs=0.5)
+        await trio.testing.wait_all_tasks_blocked()
+    assert len(api.requests) == 1
+
+
+async def test_dials_keep_the_pace_and_the_order_in_which_they_came(
+    patient_clock: trio.testing.MockClock,
+) -> None:
+    answers = [says(201, resource())] * 4
+    async with (
+        dialer_against(*answers, dials_per_second=0.5) as (dialer, api),
+        trio.open_nursery() as nursery,
+    ):
+        for number in range(4):
+            nursery.start_soon(dialer.dial, replace(ORDER, to=f"+1202555010{number}"))
+            await trio.testing.wait_all_tasks_blocked(0.01)
+    assert [dict(request.form)["To"][-1] for request in api.requests] == ["0", "1", "2", "3"]
+    gaps = [b.at - a.at for a, b in zip(api.requests, api.requests[1:], strict=False)]
+    assert gaps == pytest.approx([2, 2, 2], abs=0.5)
+
+
+async def test_an_order_cancelled_in_the_queue_is_never_placed_and_takes_no_turn(
+    patient_clock: trio.testing.MockClock,
+) -> None:
+    async with dialer_against(*[says(201, resource())] * 2, dials_per_second=0.1) as (dialer, api):
+        await dialer.dial(ORDER)
+        with trio.move_on_after(5) as scope:
+            await dialer.dial(ORDER, on_dialing=lambda: pytest.fail("it was not our turn"))
+        assert scope.cancelled_caught
+        await dialer.dial(ORDER)
+    first, last = api.requests
+    assert last.at - first.at == pytest.approx(10, abs=0.5)
+
+
+async def test_a_dial_is_cancelled_at_once_and_its_connection_closed() -> None:
+    async with dialer_against(stays_mute, says(201, resource())) as (dialer, api):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(dialer.dial, ORDER)
+            with trio.fail_after(5):
+                while not api.requests:
+                    await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        with trio.fail_after(5):
+            assert isinstance(await dialer.dial(ORDER), Placed)
+    assert api.hung_up_on >= 1
+
+
+# Hanging up
+
+
+async def test_a_call_is_hung_up() -> None:
+    async with dialer_against(says(200, resource(status="completed"))) as (dialer, api):
+        assert await dialer.hang_up(CALL_SID) == HungUp()
+    assert (api.requests[0].method, api.requests[0].target) == ("POST", CALL_PATH)
+    assert api.requests[0].form == [("Status", "completed")]
+
+
+@pytest.mark.parametrize(("status", "code"), [(404, 20404), (400, 21220)])
+async def test_a_call_that_is_over_needs_no_hanging_up(status: int, code: int) -> None:
+    async with dialer_against(error(status, code)) as (dialer, _):
+        assert await dialer.hang_up(CALL_SID) == AlreadyEnded()
+
+
+async def test_a_hang_up_may_fail_twice(patient_clock: trio.testing.MockClock) -> None:
+    for failures in ([error(429, 20429), error(503, 20503)], [resets, stays_mute]):
+        async with dialer_against(*failures, says(200, resource())) as (dialer, api):
+            assert await dialer.hang_up(CALL_SID) == HungUp()
+        assert len(api.requests) == 3
+
+
+async def test_a_hang_up_gives_up_within_five_seconds(patient_clock: trio.testing.MockClock) -> None:
+    async with dialer_against(*[stays_mute] * 3) as (dialer, api):
+        began_at = trio.current_time()
+        assert isinstance(await dialer.hang_up(CALL_SID), NotHungUp)
+        assert trio.current_time() - began_at == pytest.approx(5, abs=0.5)
+    assert len(api.requests) == 3
+
+
+async def test_a_refused_hang_up_says_why() -> None:
+    async with dialer_against(error(401, 20003)) as (dialer, _):
+        assert await dialer.hang_up(CALL_SID) == NotHungUp(explain(20003))
+
+
+# Looking up
+
+
+async def test_a_call_is_looked_up() -> None:
+    record = resource(
+        status="completed",
+        date_created="Tue, 10 Mar 2026 18:00:00 +0000",
+        start_time="Tue, 10 Mar 2026 18:00:01 +0000",
+        end_time="Tue, 10 Mar 2026 18:00:31 +0000",
+        duration="30",
+        answered_by="human",
+    )
+    async with dialer_against(says(200, record)) as (dialer, api):
+        call = await dialer.status_of(CALL_SID)
+    assert isinstance(call, CarrierCall)
+    assert (call.sid, call.status, call.duration_seconds, call.answered_by) == (
+        CALL_SID,
+        "completed",
+        30,
+        "human",
+    )
+    assert call.ended_at == datetime(2026, 3, 10, 18, 0, 31, tzinfo=UTC)
+    assert (api.requests[0].method, api.requests[0].target) == ("GET", CALL_PATH)
+
+
+async def test_a_call_that_the_carrier_does_not_know_is_none() -> None:
+    async with dialer_against(error(404, 20404)) as (dialer, _):
+        assert await dialer.status_of(CALL_SID) is None
+
+
+async def test_a_question_without_an_answer_says_why(patient_clock: trio.testing.MockClock) -> None:
+    unreadable = [
+        says(200, "<html>"),
+        says(200, {}),
+        says(200, resource(status="asleep")),
+        says(503, ""),
+        stays_mute,
+    ]
+    async with dialer_against(error(401, 20003), *unreadable) as (dialer, _):
+        assert await dialer.status_of(CALL_SID) == Unavailable(20003, 401, explain(20003))
+        for _each in unreadable:
+            assert isinstance(await dialer.status_of(CALL_SID), Unavailable)
+    async with dialer_against(says(200, {"a": [], "b": []}), error(401, 20003)) as (dialer, _):
+        assert isinstance(await dialer.notices(CALL_SID), Unavailable)
+        assert await dialer.notices(CALL_SID) == Unavailable(20003, 401, explain(20003))
+
+
+async def test_the_calls_to_a_number_since_a_moment_are_found() -> None:
+    sids = ["CA" + digit * 32 for digit in "345"]
+    created = ["Tue, 10 Mar 2026 18:00:10 +0000", None, "Tue, 10 Mar 2026 17:59:59 +0000"]
+    calls = [resource(sid, date_created=at) for sid, at in zip(sids, created, strict=True)]
+    page = {"calls": calls, "page": 0, "page_size": 50, "next_page_uri": None, "uri": ""}
+    async with dialer_against(says(200, page)) as (dialer, api):
+        found = await dialer.calls_since(ORDER.to, datetime(2026, 3, 10, 18, tzinfo=UTC))
+    assert isinstance(found, list)
+    assert [call.sid for call in found] == sids[:2]
+    assert found[0].status is CarrierStatus.QUEUED
+    query = dict(parse_qsl(urlsplit(api.requests[0].target).query))
+    assert query == {"To": ORDER.to, "From": "+12025550100", "PageSize": "50"}
+
+
+async def test_a_second_page_is_fetched_from_the_configured_host_alone() -> None:
+    pages = [
+        {"calls": [resource()], "next_page_uri": "/2010-04-01/next?Page=1", "page": 0},
+        {"calls": [resource()], "next_page_uri": None, "page": 1},
+    ]
+    async with dialer_against(*[says(200, page) for page in pages]) as (dialer, api):
+        found = await dialer.calls_since(ORDER.to, datetime(2026, 3, 10, tzinfo=UTC))
+    assert isinstance(found, list)
+    assert len(found) == 2
+    assert api.requests[1].target == "/2010-04-01/next?Page=1"
+
+
+async def test_notices_come_in_order_with_their_remedies() -> None:
+    listed = [
+        {"error_code": "31920", "message_date": "Tue, 10 Mar 2026 18:00:02 +0000", "message_text": "x"},
+        {"error_code": "11200", "message_date": "Tue, 10 Mar 2026 18:00:01 +0000", "message_text": "x"},
+        {"error_code": None, "message_text": "odd"},
+    ]
+    async with dialer_against(says(200, {"notifications": listed, "next_page_uri": None})) as (dialer, api):
+        found = await dialer.notices(CALL_SID)
+    assert found == [
+        Notice(11200, explain(11200), datetime(2026, 3, 10, 18, 0, 1, tzinfo=UTC)),
+        Notice(31920, explain(31920), datetime(2026, 3, 10, 18, 0, 2, tzinfo=UTC)),
+        Notice(None, "odd"),
+    ]
+    assert api.requests[0].target.startswith(CALL_PATH.replace(".json", "/Notifications.json"))
+
+
+async def test_the_account_tells_whether_it_is_on_trial() -> None:
+    async with dialer_against(says(200, {"friendly_name": "Ours", "status": "active", "type": "Trial"})) as (
+        dialer,
+        api,
+    ):
+        assert await dialer.account() == Account("Ours", "active", is_trial=True)
+    assert api.requests[0].target == f"/2010-04-01/Accounts/{ACCOUNT_SID}.json"
+
+
+@pytest.mark.parametrize(
+    ("owned", "verified", "expected"),
+    [
+        ([{"capabilities": {"voice": True}}], None, CallerId.OWNED),
+        ([{"capabilities": {"voice": False}}], None, CallerId.WITHOUT_VOICE),
+        ([], [{"phone_number": "+12025550100"}], CallerId.VERIFIED),
+        ([], [], CallerId.UNKNOWN),
+    ],
+)
+async def test_the_caller_id_is_owned_verified_or_neither(
+    owned: list[object], verified: list[object] | None, expected: CallerId
+) -> None:
+    answers = [says(200, {"incoming_phone_numbers": owned, "next_page_uri": None})]
+    answers += [says(200, {"outgoing_caller_ids": verified, "next_page_uri": None})]
+    async with dialer_against(*answers) as (dialer, api):
+        assert await dialer.caller_id() is expected
+    asked = [dict(parse_qsl(urlsplit(request.target).query))["PhoneNumber"] for request in api.requests]
+    assert asked == ["+12025550100"] * (1 if verified is None else 2)
