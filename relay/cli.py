@@ -6,6 +6,7 @@ Knows how to say things on a terminal; every command is a few lines over somethi
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import httpx
@@ -41,6 +42,31 @@ def serve() -> int:
     with open_logs(settings.log_format, settings.log_level, sys.stdout, secrets=settings.secrets()):
         trio.run(service.serve, settings)
     return DONE
+
+
+@app.command
+def demo(*, scenario: str = "appointment", json: JSON = False) -> int:
+    """Play one whole call on this machine alone, with an emulated carrier and agent.
+
+    Parameters
+    ----------
+    scenario
+        The name of a shipped scenario, or a TOML file of your own.
+    """
+    from relay.demo import run_demo
+    from relay.rehearsal import Unplayed
+    from relay.simulator.scenario import ScenarioError, read_scenario, shipped_scenario
+
+    try:
+        chosen = read_scenario(Path(scenario)) if scenario.endswith(".toml") else shipped_scenario(scenario)
+    except ScenarioError as problem:
+        _complain(str(problem))
+        return USAGE
+    try:
+        return DONE if run_demo(chosen, Path("relay-data"), as_json=json) else FAILED
+    except (Unplayed, OSError) as problem:
+        _complain(str(problem))
+        return FAILED
 
 
 @app.command

@@ -398,7 +398,7 @@ class Switchboard:
     def stream_called_back(self, call_id: str, callback: StreamCallback) -> None:
         """A stream that Twilio gave up may leave its socket half open: its word ends the call."""
         if line := self._lines.get(call_id):
-            line.noted("stream", {"event": callback.event.value})
+            line.noted("stream", {"what": callback.event.value})
             if callback.event is StreamEvent.ERROR:
                 line.end(Ending(Blame.CARRIER, Reason.LOST, callback.error or "stream-error"))
 

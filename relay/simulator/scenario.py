@@ -18,20 +18,11 @@ _SHIPPED = resources.files(__package__).joinpath("scenarios")
 
 Seconds = Annotated[float, Field(ge=0, le=600)]
 
-_SIMPLE_FAULTS = frozenset(
-    {
-        *("rst", "fin", "garbage", "binary", "oversize", "stop-reading", "mute"),  # of either leg
-        *("stop-media", "duplicate-start"),  # of the phone
-        *(
-            "wrong-format",
-            "never-ready",
-            "ready-without-config",
-            "late-audio",
-            "silent-reply",
-            "missing-status",
-        ),
-    }
-)
+_SOCKET_FAULTS = frozenset({"rst", "fin", "garbage", "binary", "oversize", "stop-reading", "mute"})
+_PHONE_FAULTS = frozenset({"stop-media", "duplicate-start"})
+_OPENING_FAULTS = frozenset({"wrong-format", "never-ready", "ready-without-config"})
+_AGENT_FAULTS = frozenset({"late-audio", "silent-reply", "missing-status"}) | _OPENING_FAULTS
+_KNOWN_FAULTS = _SOCKET_FAULTS | _PHONE_FAULTS | _AGENT_FAULTS
 _FAULT_WITH_CODE = re.compile(r"(close|refuse):\d{3,4}|error:[a-z_]+")
 _MOMENT = re.compile(r"before-ready|opening|mid-speech|tool-running|farewell|seconds:\d+(\.\d+)?")
 _CREATE = re.compile(r"placed|ambiguous|lost|refused:\d+|throttled:\d+")
@@ -42,8 +33,8 @@ class ScenarioError(Exception):
 
 
 def _check_fault(kind: str) -> str:
-    if kind not in _SIMPLE_FAULTS and not _FAULT_WITH_CODE.fullmatch(kind):
-        known = ", ".join(sorted(_SIMPLE_FAULTS))
+    if kind not in _KNOWN_FAULTS and not _FAULT_WITH_CODE.fullmatch(kind):
+        known = ", ".join(sorted(_KNOWN_FAULTS))
         raise ValueError(f"unknown fault {kind!r}; known are {known}, close:CODE, refuse:STATUS, error:CODE")
     return kind
 
@@ -142,6 +133,8 @@ class AgentTurn(_Part):
             raise ValueError("follow_up needs tool_after")
         if self.tool_after is not None and not self.reply:
             raise ValueError("tool_after needs a reply")
+        if self.fault is not None:
+            Fault(leg="agent", at="mid-speech", kind=self.fault)
         return self
 
 
@@ -163,6 +156,17 @@ class Fault(_Part):
     leg: Literal["phone", "agent"]
     at: Annotated[str, AfterValidator(_check_moment)] = "mid-speech"
     kind: FaultKind
+
+    @model_validator(mode="after")
+    def _can_happen(self) -> Self:
+        word = self.kind.partition(":")[0]
+        if self.leg == "phone" and word in _AGENT_FAULTS | {"refuse", "error"}:
+            raise ValueError(f"{self.kind} is a fault of the agent's leg")
+        if self.leg == "agent" and word in _PHONE_FAULTS:
+            raise ValueError(f"{self.kind} is a fault of the phone's leg")
+        if self.at != "before-ready" and word in _OPENING_FAULTS | {"refuse"}:
+            raise ValueError(f"{self.kind} can only happen before-ready")
+        return self
 
 
 class Scenario(_Part):

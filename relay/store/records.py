@@ -79,7 +79,7 @@ class CallRecord:
         if _RANKS[status] > _RANKS[self.status]:
             self.status = status
 
-    def note(self, at: datetime, event: str, **fields: Any) -> None:
+    def note(self, at: datetime, event: str, /, **fields: Any) -> None:
         """Add a line to the timeline."""
         if len(self.events) < TIMELINE_EVENTS:
             self.events.append({"at": _stamp(at), "event": event, **fields})

@@ -1,0 +1,188 @@
+"""The service and its outside world on loopback, and one scenario played through the production path.
+
+Knows both sides, which nothing else does: what it starts is what production starts, with other addresses.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import trio
+
+from relay import service
+from relay.settings import Settings, load_settings
+from relay.simulator.agent import AgentEmulator, serve_agent
+from relay.simulator.carrier import Carrier, open_carrier, serve_carrier
+from relay.simulator.customer import open_loopback_customer
+from relay.simulator.ledger import Entry, Ledger
+from relay.simulator.placed_call import PlacedCall
+from relay.simulator.scenario import Scenario
+from relay.simulator.speech import Voices
+
+ACCOUNT_SID = "AC" + "0" * 32
+AUTH_TOKEN = "rehearsal-auth-token"  # noqa: S105 - opens nothing but this rehearsal
+API_KEY = "rehearsal-api-key"
+API_TOKEN = "rehearsal-api-token"  # noqa: S105
+FROM_NUMBER = "+12025550100"
+OFFICE_HOURS = "2026-03-10T18:00:00Z"  # a Tuesday afternoon anywhere in the United States
+
+PLAY_SECONDS = 300.0  # for one scenario, whatever happens
+POLL_SECONDS = 0.05  # between two looks at the record, once the carrier is done
+RECORD_SECONDS = 20.0  # from the carrier's last callback to the final record
+
+
+class Unplayed(Exception):
+    """The scenario could not be played to a final record."""
+
+
+@dataclass(eq=False)
+class Performance:
+    """One scenario as it was played."""
+
+    scenario: Scenario
+    ledger: Ledger
+    answer: Mapping[str, Any] = field(default_factory=dict)  # of POST /v1/calls
+    answer_status: int = 0
+    record: Mapping[str, Any] = field(default_factory=dict)
+    call: PlacedCall | None = None  # as the carrier has it; None when it was never created
+
+
+class Stage:
+    """A running service between a carrier and an agent. Scenarios may be played side by side."""
+
+    def __init__(self, settings: Settings, carrier: Carrier, http: httpx.AsyncClient, cast: _Cast) -> None:
+        self.settings = settings
+        self.carrier = carrier
+        self.http = http
+        self._cast = cast
+
+    async def play(
+        self, scenario: Scenario, *, on_entry: Callable[[Entry], None] | None = None, **wishes: Any
+    ) -> Performance:
+        """Place the scenario's call through `/v1/calls` and follow it to its final record. Raises Unplayed."""
+        performance = Performance(scenario, Ledger(on_entry))
+        order = self._cast.engage(performance)
+        with trio.move_on_after(PLAY_SECONDS):
+            placed = await self.http.post("/v1/calls", json={**order, **wishes})
+            performance.answer, performance.answer_status = placed.json(), placed.status_code
+            if "id" not in performance.answer:
+                return performance
+            await self._follow(performance)
+            return performance
+        raise Unplayed(f"{scenario.title}: not over after {PLAY_SECONDS:g} s")
+
+    async def _follow(self, performance: Performance) -> None:
+        while performance.call is None or not performance.call.finished.is_set():
+            if performance.call is None and await self._read(performance):
+                return  # the carrier never made a call of it
+            await trio.sleep(POLL_SECONDS)
+        with trio.move_on_after(RECORD_SECONDS):
+            while not (await self._read(performance) and performance.record["carrier_confirmed_at"]):
+                await trio.sleep(POLL_SECONDS)
+            return
+        raise Unplayed(f"{performance.scenario.title}: no final record")
+
+    async def _read(self, performance: Performance) -> bool:
+        """Take the record as it is now; whether it is final."""
+        answer = await self.http.get(f"/v1/calls/{performance.answer['id']}")
+        performance.record = answer.json()
+        performance.call = performance.call or self.carrier.calls.get(performance.record.get("sid") or "")
+        return bool(performance.record["status"] == "ended")
+
+
+class _Cast:
+    """Who plays what: each call has a number and a business of its own, by which the far ends know it."""
+
+    def __init__(self) -> None:
+        self._by_number: dict[str, Performance] = {}
+        self._by_business: dict[str, Performance] = {}
+
+    def engage(self, performance: Performance) -> dict[str, Any]:
+        order = performance.scenario.call
+        number = len(self._by_number) + 1
+        to = order.to if order.to not in self._by_number else f"+1202555{number:04d}"
+        business = order.variables.get("business", "")
+        if not business or business in self._by_business:
+            business = f"Office {number}"
+        self._by_number[to] = self._by_business[business] = performance
+        wishes = {"time_limit": order.time_limit} if order.time_limit else {}
+        return {"to": to, "agent": order.agent, "variables": {**order.variables, "business": business}, **wishes}
+
+    def of_form(self, form: list[tuple[str, str]]) -> Performance:
+        return self._by_number[dict(form)["To"]]
+
+    def of_session(self, session: Mapping[str, Any]) -> Performance:
+        """By the business in the prompt; an upgrade says nothing yet, and gets the newest call."""
+        prompt = str(session.get("system_prompt", ""))
+        named = [each for business, each in self._by_business.items() if f" {business}." in prompt]
+        return named[-1] if named else list(self._by_number.values())[-1]
+
+
+@asynccontextmanager
+async def open_stage(
+    data_dir: Path, *, seed: int | None = None, synthesise: bool = True, **settings: str
+) -> AsyncIterator[Stage]:
+    """Everything up, on loopback ports of its own; `settings` are further environment variables."""
+    cast = _Cast()
+    voices = Voices(synthesise=synthesise)
+    rng = random.Random(seed)
+    port = _free_port()
+    public_url = f"http://127.0.0.1:{port}"
+    async with (
+        open_loopback_customer(public_url, public_url) as customer,
+        open_carrier(
+            account_sid=ACCOUNT_SID,
+            auth_token=AUTH_TOKEN,
+            customer=customer,
+            script_for=lambda form: cast.of_form(form).scenario,
+            ledger_for=lambda form: cast.of_form(form).ledger,
+            voices=voices,
+            numbers=[FROM_NUMBER],
+            rng=rng,
+        ) as carrier,
+        trio.open_nursery() as nursery,
+    ):
+        emulator = AgentEmulator(
+            API_KEY,
+            lambda session: cast.of_session(session).scenario,
+            lambda session: cast.of_session(session).ledger,
+            voices,
+            rng,
+        )
+        agent_port = await nursery.start(serve_agent, emulator)
+        environment = {
+            "PUBLIC_URL": public_url,
+            "TWILIO_ACCOUNT_SID": ACCOUNT_SID,
+            "TWILIO_AUTH_TOKEN": AUTH_TOKEN,
+            "TWILIO_FROM_NUMBER": FROM_NUMBER,
+            "TWILIO_API_URL": await nursery.start(serve_carrier, carrier),
+            "ASSEMBLYAI_API_KEY": API_KEY,
+            "ASSEMBLYAI_WS_URL": f"ws://127.0.0.1:{agent_port}/v1/ws",
+            "RELAY_BIND": f"127.0.0.1:{port}",
+            "RELAY_API_TOKEN": API_TOKEN,
+            "RELAY_DATABASE_URL": f"sqlite:///{data_dir / 'relay.db'}",
+            "RELAY_DATA_DIR": str(data_dir),
+            "RELAY_DIALS_PER_SECOND": "20",
+            "RELAY_DRAIN_SECONDS": "0",
+            "RELAY_CLOCK": OFFICE_HOURS,
+            **settings,
+        }
+        loaded = load_settings(environment)
+        await nursery.start(service.serve, loaded)
+        headers = {"Authorization": f"Bearer {API_TOKEN}"}
+        async with httpx.AsyncClient(base_url=public_url, headers=headers, timeout=30, trust_env=False) as http:
+            yield Stage(loaded, carrier, http, cast)
+        nursery.cancel_scope.cancel()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,214 @@
+"""Judges a run by what both far ends wrote down: was the call as it had to be, and how long did things take?
+
+Knows the ledger and the telephone's tracks; knows nothing of the service but the record that it published.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from relay.simulator.ledger import Entry, Ledger
+from relay.simulator.sound import SILENCE
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that had to hold."""
+
+    name: str
+    holds: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One answer of the agent's: from the end of the callee's speech to the first sound at the telephone."""
+
+    total_seconds: float
+    agent_seconds: float  # between the agent's hearing the end of it and its sending the first sound
+    relay_seconds: float  # what the way through the service added, both ways
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What was measured at the far ends."""
+
+    answer_to_first_audio_seconds: float | None
+    frames_to_agent: int
+    frames_to_phone: int
+    silenced_seconds: tuple[float, ...]  # for each barge-in: from the agent's word to the phone's silence
+    turns: tuple[Turn, ...]
+    uplink_seconds: tuple[float, ...]  # of each frame
+    downlink_seconds: tuple[float, ...]
+
+
+class Run:
+    """Both accounts of one call, laid side by side."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.said = ledger.select("phone", "sent", "media")
+        self.forwarded = ledger.select("agent", "received", "input.audio")
+        self.spoken = ledger.select("agent", "sent", "reply.audio")
+        received = ledger.select("phone", "received", "media")
+        spoken_payloads = {entry.payload for entry in self.spoken}
+        self.own = [e for e in received if e.payload not in spoken_payloads and _is_silence(e)]
+        own = {id(entry) for entry in self.own}
+        self.played = [entry for entry in received if id(entry) not in own]
+        self.interrupted = {
+            str(entry.fields.get("reply_id")): entry.at
+            for entry in ledger.select("agent", "sent", "reply.done")
+            if entry.fields.get("status") in ("interrupted", "cancelled")
+        }
+        self.uplink = self._match_uplink()
+        self.downlink, self.skipped, self.strange = self._match_downlink()
+
+    def _match_uplink(self) -> list[tuple[Entry, Entry]] | None:
+        """Each forwarded frame with the one that was said; None unless they are one unbroken run."""
+        wanted = [entry.payload for entry in self.forwarded]
+        said = [entry.payload for entry in self.said]
+        candidates = range(len(said) - len(wanted), -1, -1)  # the last run that fits: silences are alike
+        start = next((k for k in candidates if said[k : k + len(wanted)] == wanted), None)
+        return None if start is None else list(zip(self.said[start:], self.forwarded, strict=False))
+
+    def _match_downlink(self) -> tuple[list[tuple[Entry, Entry]], list[Entry], list[Entry]]:
+        """(spoken, played) pairs in order; what was spoken and not played; what was played and never spoken."""
+        pairs, skipped, strange = [], [], []
+        position = 0
+        for heard in self.played:
+            ahead = position
+            while ahead < len(self.spoken) and self.spoken[ahead].payload != heard.payload:
+                ahead += 1
+            if ahead == len(self.spoken):
+                strange.append(heard)
+                continue
+            skipped += self.spoken[position:ahead]
+            pairs.append((self.spoken[ahead], heard))
+            position = ahead + 1
+        return pairs, skipped + self.spoken[position:], strange
+
+
+def judge(run: Run, record: Mapping[str, Any], *, final_records: int, carrier_status: str) -> list[Check]:
+    """What has to hold for a call that ended with a goodbye."""
+    ledger = run.ledger
+    opening_at = _first(ledger.select("phone", "sent", "mark"))
+    first_forwarded = _first(run.forwarded)
+    first_said = _first(ledger.select("phone", "noted", "speech-started"))
+    first_audible = _first(ledger.select("phone", "noted", "agent-audible"))
+    lost = [entry for entry in run.skipped if str(entry.fields.get("reply_id")) not in run.interrupted]
+    ending = record.get("ending") or {}
+    return [
+        Check("no violation of either protocol", not ledger.violations, "; ".join(ledger.violations[:3])),
+        Check(
+            "callee's audio byte-exact at the agent",
+            run.uplink is not None and len(run.forwarded) > 0,
+            f"{len(run.forwarded)} frames",
+        ),
+        Check(
+            "agent's audio byte-exact at the phone",
+            not run.strange and not lost and len(run.downlink) > 0,
+            f"{len(run.downlink)} frames, {len(lost)} lost, {len(run.strange)} strange",
+        ),
+        Check(
+            "the agent spoke first",
+            first_audible is not None and (first_said is None or first_audible < first_said),
+        ),
+        Check(
+            "nothing forwarded before the opening was heard",
+            first_forwarded is None or (opening_at is not None and first_forwarded >= opening_at),
+        ),
+        Check("no audio of an interrupted reply after the clear", _is_quiet_after_clear(run)),
+        Check("the goodbye was heard to its end", _heard_goodbye(run)),
+        Check("one final record", final_records == 1, f"{final_records} lines 'call ended'"),
+        Check("ended by goodbye", ending == {"blame": "nobody", "reason": "goodbye"}, str(ending)),
+        Check(
+            "both sockets closed",
+            bool(ledger.select("phone", "noted", "stream-closed"))
+            and bool(ledger.select("agent", "noted", "closed")),
+        ),
+        Check("the carrier confirms completed", carrier_status == "completed", carrier_status),
+    ]
+
+
+def measure(run: Run) -> Figures:
+    """How long things took, seen from outside."""
+    ledger = run.ledger
+    answered = next(
+        (e.at for e in ledger.select("phone", "noted", "status") if e.fields.get("status") == "in-progress"), None
+    )
+    audible = [_happened(entry) for entry in ledger.select("phone", "noted", "agent-audible")]
+    uplink = tuple(heard.at - said.at for said, heard in run.uplink or ())
+    downlink = tuple(heard.at - spoken.at for spoken, heard in run.downlink)
+    return Figures(
+        answer_to_first_audio_seconds=audible[0] - answered if audible and answered is not None else None,
+        frames_to_agent=len(run.forwarded),
+        frames_to_phone=len(run.played),
+        silenced_seconds=tuple(_silenced(run)),
+        turns=tuple(_turns(run, audible, uplink, downlink)),
+        uplink_seconds=uplink,
+        downlink_seconds=downlink,
+    )
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which `share` (0 to 1) of the values lie; 0 of nothing."""
+    ordered = sorted(values)
+    return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else 0.0
+
+
+def _turns(run: Run, audible: list[float], uplink: Sequence[float], downlink: Sequence[float]) -> list[Turn]:
+    turns = []
+    relay_seconds = (median(uplink) if uplink else 0.0) + (median(downlink) if downlink else 0.0)
+    for ended in (_happened(entry) for entry in run.ledger.select("phone", "noted", "speech-ended")):
+        answer = next((at for at in audible if at > ended), None)
+        if answer is not None:
+            turns.append(Turn(answer - ended, answer - ended - relay_seconds, relay_seconds))
+    return turns
+
+
+def _silenced(run: Run) -> list[float]:
+    clears = [entry.at for entry in run.ledger.select("phone", "received", "clear")]
+    times = [next((at - cut for at in clears if at >= cut), None) for cut in run.interrupted.values()]
+    return [seconds for seconds in times if seconds is not None]
+
+
+def _is_quiet_after_clear(run: Run) -> bool:
+    clears = [entry.at for entry in run.ledger.select("phone", "received", "clear")]
+    for reply_id, cut_at in run.interrupted.items():
+        cleared_at = next((at for at in clears if at >= cut_at), None)
+        late = [
+            heard
+            for spoken, heard in run.downlink
+            if spoken.fields.get("reply_id") == reply_id and cleared_at is not None and heard.at > cleared_at
+        ]
+        if late or cleared_at is None:
+            return False
+    return True
+
+
+def _heard_goodbye(run: Run) -> bool:
+    """The last mark was echoed after all of the last reply was played, and nothing cleared it."""
+    marks = run.ledger.select("phone", "received", "mark")
+    echoes = {entry.fields["name"]: entry.at for entry in run.ledger.select("phone", "sent", "mark")}
+    if not marks or not run.downlink:
+        return False
+    last_mark, last_sound = marks[-1], run.downlink[-1][1]
+    begun = next(heard.at for spoken, heard in run.downlink if spoken.fields == run.downlink[-1][0].fields)
+    cleared = any(entry.at >= begun for entry in run.ledger.select("phone", "received", "clear"))
+    return last_mark.at >= last_sound.at and last_mark.fields["name"] in echoes and not cleared
+
+
+def _is_silence(entry: Entry) -> bool:
+    return set(b64decode(entry.payload or "")) <= {SILENCE}
+
+
+def _happened(entry: Entry) -> float:
+    return float(entry.fields.get("happened_at", entry.at))
+
+
+def _first(entries: Sequence[Entry]) -> float | None:
+    return _happened(entries[0]) if entries else None
