@@ -81,7 +81,7 @@ def open_logs(
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
     )
-    libraries = LibraryLines(logging.WARNING)
+    libraries = LibraryLines()
     root = logging.getLogger()
     former_level = root.level
     root.addHandler(libraries)

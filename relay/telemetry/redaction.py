@@ -16,7 +16,9 @@ _SPEECH = ["text", "transcript", "delta", "prompt", "system_prompt", "instructio
 _CONTENT = ["arguments", "result", "output", "variables", "body", "form", "payload", "audio"]
 _KEYS = ["authorization", "signature", "secret", "password", "token", "auth_token", "api_token", "api_key"]
 HIDDEN_KEYS: Final = frozenset(_SPEECH + _CONTENT + _KEYS)
-NUMBER_KEYS: Final = frozenset(["to", "from", "from_", "from_number", "to_number", "phone", "number", "caller"])
+NUMBER_KEYS: Final = frozenset(
+    ["to", "from", "from_", "from_number", "to_number", "phone", "number", "caller"]
+)
 
 # E.164 wherever it stands, in an exception's message or a URL too. Nothing else that we write looks like it.
 _E164: Final = re.compile(r"(?:\+|%2[Bb])[1-9][0-9]{6,14}")

@@ -1,0 +1,104 @@
+# Everything from a fresh Debian or Ubuntu with make, python3 (3.11 to 3.13) and python3-venv.
+# `make` alone lists the targets. PYTHON=/path/to/python3.12 chooses another Python.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+INSTALL := $(PIP) install --require-hashes
+
+# Runs on any python3 from 3.6 on: succeeds on a Python that Relay is tested with.
+IN_RANGE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
+FOUND = $(shell for python in $(CANDIDATES); do \
+	"$$python" -c '$(IN_RANGE)' 2>/dev/null && echo "$$python" && break; done)
+NO_PYTHON := Relay needs Python 3.11, 3.12 or 3.13: install one of them (apt-get install python3 \
+	python3-venv on Debian 12 or 13 and Ubuntu 24.04), or name it: make PYTHON=/path/to/python3.12
+NO_VENV = $(FOUND) cannot make virtual environments: apt-get install python3-venv \
+	(or the -venv package of that very version)
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+# What was installed is remembered by stamps, so that a second run installs nothing.
+$(VENV)/.made:
+	$(if $(FOUND),,$(error $(NO_PYTHON)))
+	$(if $(shell "$(FOUND)" -c 'import venv, ensurepip' 2>/dev/null && echo yes),,$(error $(NO_VENV)))
+	@"$(FOUND)" -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.runtime: $(VENV)/.made requirements/build.txt requirements/runtime.txt
+	@echo "Installing the pinned packages into $(VENV) …"
+	@$(INSTALL) -r requirements/build.txt -r requirements/runtime.txt
+	@touch $@
+
+$(VENV)/.relay: $(VENV)/.runtime pyproject.toml
+	@$(PIP) install --no-index --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.relay requirements/dev.txt
+	@echo "Installing the pinned tools for tests and checks …"
+	@$(INSTALL) -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.speech: $(VENV)/.relay requirements/speech.txt
+	@$(INSTALL) -r requirements/speech.txt
+	@touch $@
+
+.PHONY: demo
+demo: $(VENV)/.relay ## one whole call on this machine alone; ARGS="--scenario FILE" for another one
+	@$(BIN)/relay demo $(ARGS)
+
+.PHONY: test
+test: $(VENV)/.dev ## every test that this machine can run; RELAY_TEST_ALL=1: lacking servers fail
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: test-fast
+test-fast: $(VENV)/.dev ## the tests that take no time, under a minute
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+.PHONY: check
+check: format-check lint types imports coverage ## all that must hold before a change is kept
+
+.PHONY: format
+format: $(VENV)/.dev ## lay out the code
+	$(BIN)/ruff check --select I --fix relay tests
+	$(BIN)/ruff format relay tests
+
+.PHONY: format-check
+format-check: $(VENV)/.dev
+	$(BIN)/ruff format --check relay tests
+
+# flake8-async finds what ruff's ASYNC rules do not: unshielded awaits in cleanup, swallowed cancellation. Off: 9xx
+# (a checkpoint on every path: the media path decides that itself), 109 (see ruff's list), 114 (which functions may
+# be started), 124 (async for the caller's sake: Quart runs a synchronous route in a thread), 127 (another HTTP client).
+.PHONY: lint
+lint: $(VENV)/.dev ## look for mistakes
+	$(BIN)/ruff check relay tests
+	$(BIN)/flake8-async --disable ASYNC9,ASYNC109,ASYNC114,ASYNC124,ASYNC127 $$(find relay tests -name '*.py')
+
+.PHONY: types
+types: $(VENV)/.dev ## mypy --strict
+	$(BIN)/mypy
+
+.PHONY: imports
+imports: $(VENV)/.dev ## the floors: who may import whom
+	$(BIN)/lint-imports --no-logo
+
+.PHONY: coverage
+coverage: $(VENV)/.dev ## the tests, and which branches they reach
+	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+.PHONY: speech
+speech: $(VENV)/.speech ## render the scenarios' speech again (espeak-ng)
+	$(BIN)/python -m relay.simulator.speech
+
+.PHONY: lock
+lock: $(VENV)/.made ## choose and pin the newest packages that requirements/*.in allow
+	@$(PIP) install uv
+	UV=$(CURDIR)/$(BIN)/uv requirements/lock
+
+.PHONY: clean
+clean: ## remove what these targets made, not what the service wrote
+	rm -rf $(VENV) build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find relay tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,64 @@
+"""What all tests share: which of them this machine can run, and how hypothesis searches."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import hypothesis
+import pytest
+
+# No deadline: the machine may be shared. The same examples each time: a failure belongs to its change.
+hypothesis.settings.register_profile("house", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("house")
+
+
+def _has_speech() -> bool:
+    return importlib.util.find_spec("espeakng_loader") is not None
+
+
+def _has_postgres() -> bool:
+    # Debian keeps the server's programs off the path.
+    return shutil.which("initdb") is not None or any(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+
+
+# marker: (whether this machine has it, what to install)
+NEEDS: Final[dict[str, tuple[Callable[[], bool], str]]] = {
+    "needs_speech": (_has_speech, "make .venv/.speech"),
+    "needs_outside_rig": (
+        lambda: "RELAY_OUTSIDE_RIG" in os.environ,
+        "RELAY_OUTSIDE_RIG=path of a program that plays carrier and agent",
+    ),
+    "needs_postgres": (_has_postgres, "apt-get install postgresql"),
+}
+
+_LEFT_OUT: Final = pytest.StashKey[list[str]]()
+
+
+def _everything_must_run() -> bool:
+    return os.environ.get("RELAY_TEST_ALL") == "1"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A newcomer's machine leaves out what it cannot run; with RELAY_TEST_ALL=1 the lack is a failure."""
+    config.stash[_LEFT_OUT] = []
+    for marker, (is_there, remedy) in NEEDS.items():
+        needing = [item for item in items if item.get_closest_marker(marker)]
+        if not needing or is_there():
+            continue
+        if _everything_must_run():
+            raise pytest.UsageError(
+                f"{len(needing)} tests are marked {marker} and RELAY_TEST_ALL=1: {remedy}"
+            )
+        config.hook.pytest_deselected(items=needing)
+        items[:] = [item for item in items if item not in needing]
+        config.stash[_LEFT_OUT].append(f"left out: {len(needing)} tests marked {marker} ({remedy})")
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    """One line for each kind of test that was left out."""
+    return config.stash[_LEFT_OUT]
