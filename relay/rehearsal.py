@@ -5,11 +5,14 @@ Knows both sides, which nothing else does: what it starts is what production sta
 
 from __future__ import annotations
 
+import os
 import random
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ import httpx
 import trio
 
 from relay import service
-from relay.settings import Settings, load_settings
+from relay.settings import load_settings
 from relay.simulator.agent import AgentEmulator, serve_agent
 from relay.simulator.carrier import Carrier, open_carrier, serve_carrier
 from relay.simulator.customer import open_loopback_customer
@@ -35,6 +38,7 @@ OFFICE_HOURS = "2026-03-10T18:00:00Z"  # a Tuesday afternoon anywhere in the Uni
 
 PLAY_SECONDS = 300.0  # for one scenario, whatever happens
 POLL_SECONDS = 0.05  # between two looks at the record, once the carrier is done
+START_SECONDS = 20.0  # of a process of its own, on a busy machine
 RECORD_SECONDS = 20.0  # from the carrier's last callback to the final record
 
 
@@ -57,10 +61,12 @@ class Performance:
 class Stage:
     """A running service between a carrier and an agent. Scenarios may be played side by side."""
 
-    def __init__(self, settings: Settings, carrier: Carrier, http: httpx.AsyncClient, cast: _Cast) -> None:
-        self.settings = settings
+    def __init__(
+        self, carrier: Carrier, http: httpx.AsyncClient, cast: _Cast, process: trio.Process | None
+    ) -> None:
         self.carrier = carrier
-        self.http = http
+        self.http = http  # with the operator's token
+        self.process = process  # of the service, where it has one of its own
         self._cast = cast
 
     async def play(
@@ -127,9 +133,17 @@ class _Cast:
 
 @asynccontextmanager
 async def open_stage(
-    data_dir: Path, *, seed: int | None = None, synthesise: bool = True, **settings: str
+    data_dir: Path,
+    *,
+    seed: int | None = None,
+    synthesise: bool = True,
+    own_process: bool = False,
+    **settings: str,
 ) -> AsyncIterator[Stage]:
-    """Everything up, on loopback ports of its own; `settings` are further environment variables."""
+    """Everything up, on loopback ports of its own; `settings` are further environment variables.
+
+    With `own_process` the service is a `relay serve` of its own, which logs to `data_dir`/relay.log.
+    """
     cast = _Cast()
     voices = Voices(synthesise=synthesise)
     rng = random.Random(seed)
@@ -174,12 +188,45 @@ async def open_stage(
             "RELAY_CLOCK": OFFICE_HOURS,
             **settings,
         }
-        loaded = load_settings(environment)
-        await nursery.start(service.serve, loaded)
+        process = await _start(nursery, environment, data_dir) if own_process else None
+        if process is None:
+            await nursery.start(service.serve, load_settings(environment))
         headers = {"Authorization": f"Bearer {API_TOKEN}"}
         async with httpx.AsyncClient(base_url=public_url, headers=headers, timeout=30, trust_env=False) as http:
-            yield Stage(loaded, carrier, http, cast)
+            yield Stage(carrier, http, cast, process)
         nursery.cancel_scope.cancel()
+
+
+async def _start(nursery: trio.Nursery, environment: Mapping[str, str], data_dir: Path) -> trio.Process:
+    """`relay serve`, once it answers. Raises Unplayed when it does not come up."""
+    command = [sys.executable, "-m", "relay", "serve"]
+    log = (data_dir / "relay.log").open("wb")
+    run = partial(
+        trio.run_process,
+        command,
+        env={**_inherited(), **environment},
+        cwd=data_dir,
+        stdout=log,
+        stderr=log,
+        check=False,
+    )
+    with log:
+        process: trio.Process = await nursery.start(run)
+    with trio.move_on_after(START_SECONDS):
+        async with httpx.AsyncClient(trust_env=False) as http:
+            while process.returncode is None:
+                try:
+                    if (await http.get(environment["PUBLIC_URL"] + "/livez")).status_code == httpx.codes.OK:
+                        return process
+                except httpx.TransportError:
+                    await trio.sleep(POLL_SECONDS)
+    raise Unplayed(f"relay serve did not come up: see {data_dir / 'relay.log'}")
+
+
+def _inherited() -> dict[str, str]:
+    """What a program needs of its surroundings to run at all, and no setting."""
+    package = str(Path(__file__).parent.parent)
+    return {"PATH": os.defpath, "PYTHONPATH": package, "PYTHONUNBUFFERED": "1"}
 
 
 def _free_port() -> int:

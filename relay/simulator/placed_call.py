@@ -207,6 +207,9 @@ class PlacedCall:
         callee = Callee(self.scenario.callee, lambda text: network.voices.say("callee", text))
         phone = Phone(writer, callee, self.ledger, network.rng, self.scenario.fault)
         self._check_scheme(verb.url)
+        if self.scenario.carrier.stream == "unreachable":
+            self._fail_stream(verb, writer.stream_sid, 31902, "no connection")
+            return
         self.phones.append(phone)
         self._phone = phone
         try:

@@ -72,12 +72,13 @@ class Network(_Part):
 
     `create` is the answer of the Calls API: `ambiguous` places the call and answers 500, `lost` answers 500
     and places nothing, `refused:CODE` answers with that error code, `throttled:N` answers 429 N times first.
+    `stream` is whether the carrier reaches the service's stream.
     """
 
     ring_seconds: Seconds = 0.3
     outcome: Literal["answered", "busy", "no-answer", "failed", "canceled"] = "answered"
     create: Annotated[str, AfterValidator(_check_create)] = "placed"
-    after_end: Literal["hangup"] = "hangup"
+    stream: Literal["connected", "unreachable"] = "connected"
 
 
 class CalleeTurn(_Part):

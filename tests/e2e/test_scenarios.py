@@ -1,0 +1,173 @@
+"""Whole calls over real sockets: the service, the emulated carrier and the emulated agent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from relay import switchboard
+from relay.rehearsal import Performance
+from relay.simulator.scenario import Scenario, shipped_scenario
+from relay.simulator.verdict import Run, judge
+from tests.e2e.scenes import EXPLANATION, broken, ending, quiet_stage, scene
+
+TALK = {"turn": [{"say": "Yes?", "pause_seconds": 0.2}]}
+MONOLOGUE = {"commit_seconds": 0.3, "turn": [{"reply": EXPLANATION}]}
+
+ENDINGS: list[tuple[Scenario, tuple[str, str]]] = [
+    (scene("goodbye"), ("nobody", "goodbye")),
+    (
+        scene("callee hangs up", callee={"turn": [{"when": "agent-finished", "hang_up": True}]}),
+        ("callee", "hung-up"),
+    ),
+    (scene("busy", carrier={"outcome": "busy"}), ("callee", "busy")),
+    (scene("no answer", carrier={"outcome": "no-answer", "ring_seconds": 0.2}), ("callee", "no-answer")),
+    (scene("failed", carrier={"outcome": "failed"}), ("carrier", "failed")),
+    (scene("canceled", carrier={"outcome": "canceled"}), ("carrier", "canceled")),
+    (scene("stream unreachable", carrier={"stream": "unreachable"}), ("carrier", "no-stream")),
+    (scene("ambiguous create", carrier={"create": "ambiguous"}), ("nobody", "goodbye")),
+    (scene("throttled", carrier={"create": "throttled:1"}), ("nobody", "goodbye")),
+    (broken("phone", "mid-speech", "stop-media"), ("carrier", "silent")),
+    (broken("phone", "mid-speech", "garbage"), ("carrier", "protocol")),
+    (broken("phone", "mid-speech", "duplicate-start"), ("carrier", "protocol")),
+    (broken("phone", "mid-speech", "binary"), ("carrier", "protocol")),
+    (broken("phone", "mid-speech", "oversize"), ("carrier", "protocol")),
+    (broken("agent", "mid-speech", "garbage"), ("agent", "protocol")),
+    (broken("agent", "mid-speech", "binary"), ("agent", "protocol")),
+    (broken("agent", "mid-speech", "oversize"), ("agent", "protocol")),
+    (broken("agent", "before-ready", "wrong-format"), ("agent", "wrong-format")),
+    (broken("agent", "before-ready", "never-ready"), ("agent", "not-ready")),
+    (broken("agent", "before-ready", "ready-without-config"), ("nobody", "goodbye")),
+    (broken("agent", "before-ready", "mute"), ("agent", "not-ready")),
+    (broken("agent", "mid-speech", "error:session_expired"), ("agent", "error")),
+    (broken("agent", "mid-speech", "error:invalid_audio"), ("nobody", "goodbye")),
+    (broken("agent", "mid-speech", "missing-status"), ("nobody", "goodbye")),
+    (broken("agent", "mid-speech", "close:1011"), ("agent", "lost")),
+]
+SIDE_BY_SIDE = 5  # of calls whose far ends run in this process too
+
+
+@pytest.mark.slow
+async def test_each_way_a_call_can_end_is_told_with_the_right_blame_and_every_call_ends_at_the_carrier(
+    tmp_path: Path,
+) -> None:
+    async with quiet_stage(tmp_path) as stage:
+        played: list[Performance] = []
+        limit = trio.CapacityLimiter(SIDE_BY_SIDE)
+
+        async def play(scenario: Scenario) -> None:
+            async with limit:
+                played.append(await stage.play(scenario))
+
+        async with trio.open_nursery() as nursery:
+            for scenario, _ in ENDINGS:
+                nursery.start_soon(play, scenario)
+        told = {performance.scenario.title: ending(performance) for performance in played}
+        assert told == {scenario.title: wanted for scenario, wanted in ENDINGS}
+        violations = {each.scenario.title: each.ledger.violations for each in played if each.ledger.violations}
+        assert {title: v for title, v in violations.items() if "garbage" not in title} == {}
+        assert all(each.call is not None and each.call.is_over for each in played)
+        assert all(each.record["carrier_confirmed_at"] for each in played)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["appointment", "talkative", "short-goodbye"])
+async def test_a_shipped_scenario_holds_every_check(name: str, tmp_path: Path) -> None:
+    async with quiet_stage(tmp_path, RELAY_AGENTS_DIR=str(tmp_path / "none")) as stage:
+        performance = await stage.play(shipped_scenario(name))
+        assert performance.call is not None
+        checks = judge(
+            Run(performance.ledger), performance.record, final_records=1, carrier_status=performance.call.status
+        )
+        assert [check for check in checks if not check.holds] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault", "wanted"),
+    [
+        ({}, "refuse:401", ("agent", "unauthorized")),
+        ({}, "refuse:503", ("agent", "refused")),
+        ({"ASSEMBLYAI_API_KEY": "another-key"}, None, ("agent", "unauthorized")),
+        ({"ASSEMBLYAI_WS_URL": "ws://127.0.0.1:9/v1/ws"}, None, ("agent", "unreachable")),
+    ],
+)
+async def test_an_agent_that_cannot_be_had_ends_the_call_with_a_spoken_apology(
+    settings: dict[str, str], fault: str | None, wanted: tuple[str, str], tmp_path: Path
+) -> None:
+    async with quiet_stage(tmp_path, **settings) as stage:
+        scenario = broken("agent", "before-ready", fault) if fault else scene("no agent")
+        performance = await stage.play(scenario)
+        assert ending(performance) == wanted
+        assert [entry.event for entry in performance.ledger.entries if entry.event == "say"] == ["say"]
+
+
+async def test_a_refused_voice_costs_one_reconnect_and_not_the_call(tmp_path: Path) -> None:
+    async with quiet_stage(tmp_path, AGENT_VOICE="ivy") as stage:
+        performance = await stage.play(scene("voice"))
+        assert ending(performance) == ("nobody", "goodbye")
+        assert "voice refused" in [event["event"] for event in performance.record["events"]]
+
+
+async def test_a_refused_create_answers_502_with_the_remedy_and_leaves_a_record(tmp_path: Path) -> None:
+    async with quiet_stage(tmp_path) as stage:
+        performance = await stage.play(scene("refused", carrier={"create": "refused:21219"}))
+        assert performance.answer_status == 502
+        assert "verif" in performance.answer["error"]["message"]
+        listed = (await stage.http.get("/v1/calls")).json()["calls"]
+        assert [call["ending"] for call in listed] == [{"blame": "carrier", "reason": "refused"}]
+
+
+async def test_a_create_that_nobody_ever_hears_of_again_ends_as_not_placed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(switchboard, "UNKNOWN_SECONDS", 0.5)
+    async with quiet_stage(tmp_path) as stage:
+        performance = await stage.play(scene("lost", carrier={"create": "lost"}))
+        assert performance.answer_status == 202
+        assert performance.answer["status"] == "unknown"
+        assert ending(performance) == ("carrier", "not-placed")
+
+
+async def _wait_live(performance: Performance, entry: str = "agent-audible") -> None:
+    while not performance.ledger.select("phone", "noted", entry):  # noqa: ASYNC110 - the ledger is no event
+        await trio.sleep(0.02)
+
+
+@pytest.mark.parametrize("goodbye", [False, True])
+async def test_the_operator_ends_a_live_call_at_once_or_with_a_goodbye(goodbye: bool, tmp_path: Path) -> None:
+    heard = trio.Event()
+
+    def watch(entry: object) -> None:
+        if getattr(entry, "event", "") == "input.audio":
+            heard.set()
+
+    async with quiet_stage(tmp_path) as stage, trio.open_nursery() as nursery:
+        played: list[Performance] = []
+
+        async def play() -> None:
+            played.append(await stage.play(scene("operator", callee=TALK, agent=MONOLOGUE), on_entry=watch))
+
+        nursery.start_soon(play)
+        await heard.wait()
+        call_id = (await stage.http.get("/v1/calls")).json()["calls"][0]["id"]
+        answer = await stage.http.post(f"/v1/calls/{call_id}/hangup", json={"goodbye": goodbye})
+        assert answer.status_code == 202
+        while not played:  # noqa: ASYNC110
+            await trio.sleep(0.02)
+        assert ending(played[0]) == ("us", "operator")
+        asked = played[0].ledger.select("agent", "received", "reply.create")
+        assert len(asked) == (1 if goodbye else 0)
+        assert (await stage.http.post(f"/v1/calls/{call_id}/hangup")).status_code == 200
+
+
+async def test_the_time_limit_winds_the_call_up_before_the_cap(tmp_path: Path) -> None:
+    async with quiet_stage(tmp_path) as stage:
+        scenario = scene("limit", callee={"turn": []}, call={"time_limit": 10})
+        performance = await stage.play(scenario)
+        assert ending(performance) == ("us", "time-limit")
+        assert performance.record["duration_seconds"] < 12
+        assert len(performance.ledger.select("agent", "received", "reply.create")) == 1
+
+

@@ -1,0 +1,124 @@
+"""`relay serve` as a process of its own: signals while a call is live, and the rig that shares nothing with us."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import orjson
+import pytest
+import trio
+
+from relay.rehearsal import Performance, Stage, open_stage
+from relay.simulator.ledger import Entry
+from tests.e2e.scenes import AGENTS, EXPLANATION, ending, scene
+
+TALK = {"turn": [{"say": "Yes?", "pause_seconds": 0.2}]}
+MONOLOGUE = {"commit_seconds": 0.3, "turn": [{"reply": EXPLANATION}]}
+
+
+@asynccontextmanager
+async def live_call(tmp_path: Path, **settings: str) -> AsyncIterator[tuple[Stage, trio.Process, list[Performance]]]:
+    """A served call in which the callee has been heard; the list is filled when the call is over."""
+    heard = trio.Event()
+    played: list[Performance] = []
+
+    def watch(entry: Entry) -> None:
+        if entry.event == "input.audio":
+            heard.set()
+
+    options = {"RELAY_AGENTS_DIR": str(AGENTS), **settings}
+    async with open_stage(tmp_path, seed=1, synthesise=False, own_process=True, **options) as stage:
+        assert stage.process is not None
+        async with trio.open_nursery() as nursery:
+
+            async def play() -> None:
+                try:
+                    played.append(await stage.play(scene("signals", callee=TALK, agent=MONOLOGUE), on_entry=watch))
+                except OSError:
+                    pass
+
+            nursery.start_soon(play)
+            await heard.wait()
+            yield stage, stage.process, played
+            nursery.cancel_scope.cancel()
+
+
+def lines(tmp_path: Path) -> list[dict[str, object]]:
+    """What the service logged."""
+    return [orjson.loads(line) for line in (tmp_path / "relay.log").read_bytes().splitlines()]
+
+
+@pytest.mark.slow
+async def test_a_second_sigterm_during_a_call_ends_it_with_a_goodbye_and_the_process_with_0(tmp_path: Path) -> None:
+    async with live_call(tmp_path, RELAY_DRAIN_SECONDS="600") as (stage, process, _):
+        process.send_signal(signal.SIGTERM)
+        while (await stage.http.get("/readyz")).status_code != 503:  # noqa: ASYNC110
+            await trio.sleep(0.02)
+        refused = await stage.http.post("/v1/calls", json={"to": "+12025550199"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+        assert (await stage.http.get("/livez")).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        with trio.fail_after(20):
+            assert await process.wait() == 0
+    ended = [line for line in lines(tmp_path) if line["event"] == "call ended"]
+    assert [(line["blame"], line["reason"]) for line in ended] == [("us", "drained")]
+
+
+@pytest.mark.slow
+async def test_a_third_signal_cuts_the_call_and_the_process_is_gone_within_seconds(tmp_path: Path) -> None:
+    async with live_call(tmp_path) as (_, process, _played):
+        for _ in range(3):
+            process.send_signal(signal.SIGINT)
+            await trio.sleep(0.2)
+        with trio.fail_after(10):
+            assert await process.wait() == 0
+    ended = [line for line in lines(tmp_path) if line["event"] == "call ended"]
+    assert [(line["blame"], line["reason"]) for line in ended] == [("us", "cut")]
+
+
+@pytest.mark.slow
+async def test_a_drain_lets_the_live_call_run_to_its_own_end(tmp_path: Path) -> None:
+    async with open_stage(
+        tmp_path, seed=1, synthesise=False, own_process=True, RELAY_AGENTS_DIR=str(AGENTS), RELAY_DRAIN_SECONDS="60"
+    ) as stage:
+        assert stage.process is not None
+        process = stage.process
+
+        def stop(entry: Entry) -> None:
+            if entry.event == "start":
+                process.send_signal(signal.SIGTERM)
+
+        try:
+            performance = await stage.play(scene("drain"), on_entry=stop)
+        except OSError:  # the process may be gone before the last look at the record
+            performance = None
+        with trio.fail_after(20):
+            assert await process.wait() == 0
+    if performance is not None:
+        assert ending(performance) == ("nobody", "goodbye")
+    ended = [line for line in lines(tmp_path) if line["event"] == "call ended"]
+    assert [(line["blame"], line["reason"]) for line in ended] == [("nobody", "goodbye")]
+
+
+@pytest.mark.slow
+@pytest.mark.needs_outside_rig
+def test_the_outside_rig_finds_nothing_to_object_to(tmp_path: Path) -> None:
+    relay = tmp_path / "relay"
+    root = Path(__file__).parents[2]
+    relay.write_text(f'#!/bin/sh\nPYTHONPATH={root} exec {sys.executable} -m relay "$@"\n')
+    relay.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, os.environ["RELAY_OUTSIDE_RIG"], "--relay", str(relay)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=90,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
