@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import httpx
 import orjson
+import structlog
 import trio
 from cyclopts import App, Parameter
 from rich.console import Console
@@ -39,9 +40,17 @@ def serve() -> int:
 
     settings = load_settings()
     settings.require_serving()
-    with open_logs(settings.log_format, settings.log_level, sys.stdout, secrets=settings.secrets()):
-        trio.run(service.serve, settings)
-    return DONE
+    status = DONE
+    try:
+        with open_logs(settings.log_format, settings.log_level, sys.stdout, secrets=settings.secrets()):
+            for warning in settings.warnings():
+                structlog.get_logger().warning("setting", warning=warning)
+            trio.run(service.serve, settings)
+    except* ConfigurationError as problems:
+        status = USAGE
+        for problem in problems.exceptions:
+            _complain(f"configuration\n{problem}")
+    return status
 
 
 @app.command
@@ -67,6 +76,18 @@ def demo(*, scenario: str = "appointment", json: JSON = False) -> int:
     except (Unplayed, OSError) as problem:
         _complain(str(problem))
         return FAILED
+
+
+@app.command
+def check(*, json: JSON = False) -> int:
+    """Say whether everything is ready to dial, and how to mend what is not.
+
+    Asks Twilio, AssemblyAI and, through PUBLIC_URL, a running `relay serve`. Nothing is dialled; one agent session
+    of a second or two is opened, which AssemblyAI bills.
+    """
+    from relay.check import run_check
+
+    return DONE if run_check(as_json=json) else FAILED
 
 
 @app.command

@@ -76,11 +76,13 @@ class Stage:
         performance = Performance(scenario, Ledger(on_entry))
         order = self._cast.engage(performance)
         with trio.move_on_after(PLAY_SECONDS):
-            placed = await self.http.post("/v1/calls", json={**order, **wishes})
-            performance.answer, performance.answer_status = placed.json(), placed.status_code
-            if "id" not in performance.answer:
-                return performance
-            await self._follow(performance)
+            try:
+                placed = await self.http.post("/v1/calls", json={**order, **wishes})
+                performance.answer, performance.answer_status = placed.json(), placed.status_code
+                if "id" in performance.answer:
+                    await self._follow(performance)
+            except httpx.TransportError as problem:
+                raise Unplayed(f"{scenario.title}: the service is gone ({problem!r})") from problem
             return performance
         raise Unplayed(f"{scenario.title}: not over after {PLAY_SECONDS:g} s")
 

@@ -59,37 +59,49 @@ async def serve(
     trust = _trust(settings)
     store = MemoryStore()
     stop = trio.Event()
-    async with (
-        open_dialer(
-            account_sid=accounts.twilio_account_sid,
-            auth_token=accounts.twilio_auth_token.get_secret_value(),
-            from_number=accounts.twilio_from_number,
-            api_url=settings.twilio_api_url,
-            dials_per_second=settings.dials_per_second,
-        ) as carrier,
-        trio.open_nursery() as front,
-    ):
-        async with trio.open_nursery() as calls:
-            switchboard = Switchboard(
-                house=_house(settings),
-                calls=calls,
-                carrier=carrier,
-                open_agent=agent_opener(settings),
-                store=store,
-                profiles=profiles.get,
-                tools=builtin_tools(Appointments()),
-                clock=lambda: datetime.now(UTC),
-                probe=Probe(trust.public_url, trust.auth_tokens[0]),
-                captures=Captures(settings.capture_dir),
-            )
-            app = create_app(switchboard, store, trust, max_call_seconds=settings.max_call_seconds)
-            bound = await front.start(partial(serve_edge, app, settings.bind, stop=stop))
-            log.info("serving", address=f"{bound[0]}:{bound[1]}", public_url=accounts.public_url)
-            task_status.started(Running(switchboard, bound))
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                await _run_until_drained(switchboard, signals, settings.drain_seconds)
-            calls.cancel_scope.cancel()
-        stop.set()
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with (
+            open_dialer(
+                account_sid=accounts.twilio_account_sid,
+                auth_token=accounts.twilio_auth_token.get_secret_value(),
+                from_number=accounts.twilio_from_number,
+                api_url=settings.twilio_api_url,
+                dials_per_second=settings.dials_per_second,
+            ) as carrier,
+            trio.open_nursery() as last,
+        ):
+            async with trio.open_nursery() as front:
+                async with trio.open_nursery() as calls:
+                    switchboard = Switchboard(
+                        house=_house(settings),
+                        calls=calls,
+                        carrier=carrier,
+                        open_agent=agent_opener(settings),
+                        store=store,
+                        profiles=profiles.get,
+                        tools=builtin_tools(Appointments()),
+                        clock=lambda: datetime.now(UTC),
+                        probe=Probe(trust.public_url, trust.auth_tokens[0]),
+                        captures=Captures(settings.capture_dir),
+                    )
+                    app = create_app(switchboard, store, trust, max_call_seconds=settings.max_call_seconds)
+                    try:
+                        bound = await front.start(partial(serve_edge, app, settings.bind, stop=stop))
+                    except OSError as problem:
+                        raise ConfigurationError([f"RELAY_BIND: cannot listen there ({problem}). Choose another port."]) from None
+                    log.info("serving", address=f"{bound[0]}:{bound[1]}", public_url=accounts.public_url)
+                    task_status.started(Running(switchboard, bound))
+                    await _run_until_drained(switchboard, signals, settings.drain_seconds)
+                    last.start_soon(_ignore, signals, name="late signals")
+                    calls.cancel_scope.cancel()
+                stop.set()
+            last.cancel_scope.cancel()
+
+
+async def _ignore(signals: AsyncIterator[int]) -> None:
+    """We are going already: a signal that nobody took would be delivered again behind the receiver, and kill us."""
+    async for _ in signals:
+        pass
 
 
 async def _run_until_drained(switchboard: Switchboard, signals: AsyncIterator[int], drain_seconds: float) -> None:
@@ -132,6 +144,7 @@ async def _say_whom_we_wait_for(switchboard: Switchboard) -> None:
 def agent_opener(settings: Settings) -> Callable[[], Awaitable[Leg]]:
     """Dials the agent's socket; LegClosed (UNREACHABLE) after AGENT_DIAL_SECONDS."""
     tls = ssl.create_default_context()
+    tls.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # Debian sets it: a connection that was cut would look ended
     key = settings.require_serving().assemblyai_api_key.get_secret_value()
     headers = {"Authorization": f"Bearer {key}"}
 
