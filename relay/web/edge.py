@@ -2,28 +2,24 @@
 
 Must not know what is served: no routes, no calls, no signatures; an ASGI application and an address are all.
 
-Hypercorn parses HTTP and speaks ASGI; the connection around it is ours, because stock Hypercorn 0.18 under
-Trio lets one malformed upgrade request end the process, shields its sends without a deadline, and keeps four
-tasks for a WebSocket. Here:
+Hypercorn parses HTTP and speaks ASGI; the connection around it is ours. In stock Hypercorn 0.18 under Trio
+one malformed upgrade request ends the process, a send waits for ever, and a WebSocket keeps four tasks. Here:
 
 - what Hypercorn would stumble over is refused before it is looked at (`_refusal`);
-- an exception ends its own connection only;
-- a wait for the peer has a deadline, whichever side of the conversation it is on;
-- when the socket is of no more use, everything that served it is cancelled: nothing is left behind;
-- a WebSocket leaves Hypercorn before a single frame arrives: the route finds its `Connection` in
+- an exception ends its own connection only, and every wait for the peer has a deadline;
+- once the socket is of no more use, everything that served it is cancelled: nothing is left behind;
+- a WebSocket leaves Hypercorn before its first frame: the route finds its `Connection` in
   `scope["state"]["connection"]`, calls `detach()`, accepts, and then owns the stream that `take()` returns.
 
 Hypercorn is pinned exactly, and a test asserts the internals that this rests on.
 """
 
-import base64
-import binascii
 import math
+import re
 import socket
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 from urllib.parse import urlsplit
 
 import h11
@@ -54,6 +50,10 @@ log = structlog.get_logger()
 
 # Connections that the kernel holds ready while the loop is busy; beyond it, clients try again by themselves.
 BACKLOG = 1024
+# A long answer is sent in pieces, so that only a reader that has stopped is cut off, not a slow one.
+PIECE_BYTES = 64 * 1024
+# A WebSocket key: 16 bytes in base64.
+KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Limits:
     # The wait for another request. Longer than the 60 s of common reverse proxies, so that they close first:
     # a proxy whose request meets our close answers 502 to a webhook that may not be repeated.
     keep_alive_seconds: float = 75.0
-    # One piece of an answer (64 kB at most) must have been taken by the kernel in this time.
+    # One piece of an answer must have been taken by the kernel in this time: 20 kB/s is the slowest reader.
     send_seconds: float = 3.0
     # How long we read on after our last word, so that a reset does not destroy it on its way.
     linger_seconds: float = 1.0
@@ -86,7 +86,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class _Site:
-    """What all connections share: the application, and what Hypercorn wants to know."""
+    """What all connections share."""
 
     app: ASGIFramework
     limits: Limits
@@ -121,7 +121,7 @@ class Connection:
         self._reader_stopped = trio.Event()
         self._detached = False
         self._taken = False
-        self._stalled = False
+        self._torn = False
         self._send_lock = trio.Lock()
         self._stream: trio.SocketStream
         self._protocol: _Protocol
@@ -168,11 +168,11 @@ class Connection:
                     await self._read()
                     if not self._detached:
                         self._hang_up()
-        except* OSError:
-            pass  # gone before we could ask for its address
+        except* OSError:  # gone before we could ask for its address
+            pass
         except* Exception as errors:
             log.warning("web connection failed", exc_info=errors)
-        if not self._taken and not self._stalled:
+        if not self._taken and not self._torn:
             await self._linger()
 
     def wind_down(self) -> None:
@@ -182,23 +182,27 @@ class Connection:
 
     def _open_protocol(self, tasks: TaskGroup) -> "_Protocol":
         site, sock = self._site, self._stream.socket
-        state = ConnectionState(site.state.copy())
+        app, state = ASGIWrapper(self._serve), ConnectionState(site.state.copy())
         peer = parse_socket_addr(sock.family, sock.getpeername())
         here = parse_socket_addr(sock.family, sock.getsockname())
-        # Without TLS: that ends at the load balancer.
-        return _Protocol(self._serve, site.config, site.context, tasks, state, False, peer, here, self._send)
+        # False: without TLS, which ends at the load balancer.
+        return _Protocol(app, site.config, site.context, tasks, state, False, peer, here, self._send)
 
     async def _read(self) -> None:
-        # The scope is around receive_some alone: around the protocol it would cut answers in half.
+        # The scope to be cancelled is around receive_some alone: around the protocol it would cut answers.
         try:
             while self._reading:
                 with trio.CancelScope(deadline=self._deadline) as self._receiving:
                     received = await self._stream.receive_some(self._limits.receive_bytes)
                 if self._receiving.cancelled_caught or not received:
                     break
-                await self._protocol.handle(RawData(bytes(received)))
-                if isinstance(self._protocol.stream, WSStream) and self._protocol.stream.closed:
-                    break  # bytes after an upgrade request and before its answer: they got a 400
+                # While a request sent ahead or an unread body blocks this, we would not hear the peer leave.
+                with trio.move_on_after(self._limits.body_seconds) as patience:
+                    await self._protocol.handle(RawData(bytes(received)))
+                request = self._protocol.stream
+                early = isinstance(request, WSStream) and request.closed  # before the 101; answered 400
+                if patience.cancelled_caught or early:
+                    break
                 self._expect_more()
         except (_Refused, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
@@ -208,24 +212,16 @@ class Connection:
     def _expect_more(self) -> None:
         """Set the deadline for what is due next: the rest of a head, the rest of a body, or nothing."""
         connection = self._protocol.connection
-        if connection.their_state is h11.IDLE:
-            if connection.trailing_data[0]:
-                self._deadline = min(self._deadline, trio.current_time() + self._limits.head_seconds)
-        elif connection.their_state is not h11.SEND_BODY:
+        if connection.their_state is h11.IDLE and connection.trailing_data[0]:
+            self._deadline = min(self._deadline, trio.current_time() + self._limits.head_seconds)
+        elif connection.their_state not in {h11.IDLE, h11.SEND_BODY}:
             self._deadline = math.inf
 
     def _stop_reading(self) -> None:
         self._reading = False
         self._receiving.cancel()
 
-    async def _serve(
-        self,
-        scope: Scope,
-        receive: ASGIReceiveCallable,
-        send: ASGISendCallable,
-        sync_spawn: Callable[..., Any],
-        call_soon: Callable[..., Any],
-    ) -> None:
+    async def _serve(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         scope["state"]["connection"] = self  # Hypercorn gives each request a copy of the state
         try:
             await self._site.app(scope, receive, partial(self._answer, send))
@@ -235,8 +231,7 @@ class Connection:
 
     async def _answer(self, send: ASGISendCallable, message: ASGISendEvent) -> None:
         if message["type"] == "websocket.accept" and not self._detached:
-            await send({"type": "websocket.close", "code": 1011, "reason": None})  # before accept: 403
-            raise RuntimeError("a WebSocket is accepted only after detach()")
+            raise RuntimeError("a WebSocket is accepted only after detach()")  # 403 by Quart, else 500
         await send(message)
 
     async def _send(self, event: Event) -> None:
@@ -253,17 +248,24 @@ class Connection:
 
     async def _send_bytes(self, data: bytes) -> None:
         if self._scope.cancel_called:
+            # Nobody listens. Without this a loop that sends would never again let another task run.
+            await trio.lowlevel.checkpoint()
             return
-        # Shielded so that no answer is cut in half by a cancelled application, but not for long.
+        # Shielded, so that a cancelled application does not cut its last words in half; but not for long, and
+        # a long answer only until its first piece is out.
         with trio.move_on_after(self._limits.send_seconds, shield=True) as patience:
             try:
                 async with self._send_lock:
-                    await self._stream.send_all(data)
+                    for start in range(0, len(data), PIECE_BYTES):
+                        await self._stream.send_all(data[start : start + PIECE_BYTES])
+                        patience.deadline = trio.current_time() + self._limits.send_seconds
+                        patience.shield = False
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 self._hang_up()
-        if patience.cancelled_caught:
-            self._stalled = True
-            self._hang_up()
+            except trio.Cancelled:
+                self._torn = True
+                self._hang_up()
+                raise
 
     def _hang_up(self) -> None:
         """The socket is of no more use: end everything that serves it."""
@@ -271,12 +273,10 @@ class Connection:
 
     async def _linger(self) -> None:
         # Closing with bytes unread sends a reset, and that destroys the answer on its way to the peer.
-        with trio.move_on_after(self._limits.linger_seconds):
-            try:
-                await self._stream.send_eof()
-                while await self._stream.receive_some(self._limits.receive_bytes):
-                    pass
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+        gone = suppress(trio.BrokenResourceError, trio.ClosedResourceError)
+        with trio.move_on_after(self._limits.linger_seconds), gone:
+            await self._stream.send_eof()
+            while await self._stream.receive_some(self._limits.receive_bytes):
                 pass
 
 
@@ -316,21 +316,13 @@ def _is_websocket_request(request: h11.Request, headers: dict[bytes, list[bytes]
         and [value.strip().lower() for value in headers[b"upgrade"]] == [b"websocket"]
         and b"upgrade" in {token.strip() for token in tokens}
         and headers.get(b"sec-websocket-version") == [b"13"]
-        and _is_key(headers.get(b"sec-websocket-key", []))
-        # Hypercorn decodes some of them as ASCII, unprepared for a failure.
+        and [KEY.fullmatch(key) is not None for key in headers.get(b"sec-websocket-key", [])] == [True]
+        # Hypercorn decodes some of these as ASCII, unprepared for a failure.
         and all(value.isascii() for values in headers.values() for value in values)
-        # Nothing may follow before the 101, neither a body nor a frame.
-        and not buffered
+        and not buffered  # nothing may follow before the 101, neither a body nor a frame
         and b"transfer-encoding" not in headers
         and headers.get(b"content-length", [b"0"]) == [b"0"]
     )
-
-
-def _is_key(values: list[bytes]) -> bool:
-    try:
-        return len(values) == 1 and len(base64.b64decode(values[0], validate=True)) == 16
-    except binascii.Error:
-        return False
 
 
 async def serve(
@@ -379,9 +371,8 @@ async def _serve_connections(site: _Site, listening_socket: socket.socket, stop:
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening_socket))
     async with trio.open_nursery() as serving:
         async with trio.open_nursery() as accepting:
-            accepting.start_soon(
-                partial(trio.serve_listeners, serve_one, [listener], handler_nursery=serving)
-            )
+            accept = partial(trio.serve_listeners, serve_one, [listener], handler_nursery=serving)
+            accepting.start_soon(accept)
             await stop.wait()
             accepting.cancel_scope.cancel()
         serving.cancel_scope.deadline = trio.current_time() + site.limits.grace_seconds
@@ -394,23 +385,15 @@ def _listen(bind: str) -> socket.socket:
     address = urlsplit(f"//{bind}")
     if not address.hostname or address.port is None:
         raise ValueError(f"not an address and port: {bind!r}")
-    sock = socket.socket(socket.AF_INET6 if ":" in address.hostname else socket.AF_INET)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        harden(sock)  # before it listens, so that every accepted connection inherits it
-        sock.bind((address.hostname, address.port))
-        sock.listen(BACKLOG)
-        sock.setblocking(False)
-    except BaseException:
-        sock.close()
-        raise
+    family = socket.AF_INET6 if ":" in address.hostname else socket.AF_INET
+    sock = socket.create_server((address.hostname, address.port), family=family, backlog=BACKLOG)
+    harden(sock)  # every accepted connection inherits it
     return sock
 
 
 def _config(limits: Limits) -> Config:
     config = Config()
-    config.accesslog = None
-    config.errorlog = None  # what it would say of connections and requests is reported here
+    config.errorlog = None  # what it would say of connections and requests is reported here; no access log
     config.include_server_header = False
     config.h11_max_incomplete_size = limits.head_bytes
     config.max_app_queue_size = limits.queued_reads
