@@ -79,7 +79,7 @@ class Transcribe(msgspec.Struct, frozen=True):
 
 
 class TurnAnswered(msgspec.Struct, frozen=True):
-    """The agent's first audible sound after a turn of the callee's; the agent's share of the wait in seconds."""
+    """The agent's first audible sound after a turn of the callee's; its share of the wait in seconds."""
 
     agent_seconds: float
 

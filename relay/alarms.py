@@ -13,7 +13,7 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 class Alarms(Generic[Name]):
-    """At most one alarm a name. `earliest` is kept up to date, so that reading it on the hot path costs nothing."""
+    """At most one alarm a name. `earliest` is kept up to date: reading it on the hot path costs nothing."""
 
     __slots__ = ("_at", "earliest")
 

@@ -2,13 +2,15 @@
 
 Knows no trio, no clock, no socket and no log; seconds come in as `now`.
 
-A mark is echoed when the audio before it was played *or dropped by a clear*, so an echo alone proves nothing: marks
-carry the generation in which they were sent, and a clear begins a new one (Twilio dossier, section 1.4).
+A mark is echoed when the audio before it was played *or dropped by a clear*, so an echo alone proves nothing
+(Twilio dossier, section 1.4): marks carry the generation in which they were sent, a clear begins a new one.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+
+MARK_GRACE_SECONDS = 2.0  # an echo comes within a network round trip of the end of its audio
 
 
 class Purpose(StrEnum):
@@ -29,9 +31,7 @@ class Playout:
         self._dirty = False
         self._generation = 0
         self._number = 0
-        self._marks: dict[
-            str, Purpose
-        ] = {}  # one a reply, all gone at each clear: bounded by the replies of a call
+        self._marks: dict[str, Purpose] = {}  # one a reply, none after a clear
 
     def sent(self, seconds: float, now: float) -> None:
         """Audio was queued that plays for so long."""
@@ -47,11 +47,11 @@ class Playout:
 
     def clear(self, now: float) -> bool:
         """Forget everything queued. False when nothing was sent since the last clear: then none is needed."""
+        self._marks.clear()
         if not self._dirty:
             return False
         self._dirty = False
         self._generation += 1
-        self._marks.clear()
         self.playing_until = now
         return True
 

@@ -10,17 +10,21 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from relay.outcomes import Refusal
 
 LONGEST_OPENING = 200
-"""Characters of disclosure and greeting together: a little over the 10 s that an opening may take at 15–17 a second."""
+"""Characters of disclosure and greeting together: little over the 10 s of an opening, at 15–17 a second."""
 
 LONGEST_VALUE = 200  # characters of a variable: a name or a date, not a second prompt
+SHORTEST_DISCLOSURE = 20  # characters of its own; no sentence that says who calls and what it is has fewer
+DEFAULT_AGENT = "default"  # the one whose texts an operator's settings may replace
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f{}]+")
+# What a value may not hold: control characters, separators of lines, changes of direction, lone surrogates,
+# and braces to build a place with.
+_UNSPOKEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff{}]+")
 
 
 class ProfileError(ValueError):
@@ -43,7 +47,10 @@ class TurnDetection(BaseModel):
 
 
 class Overrides(BaseModel):
-    """What an operator's settings change in the default agent. None leaves the profile's own."""
+    """What an operator's settings change in an agent. None leaves the profile's own.
+
+    The greeting and the prompt are those of the default agent alone: another agent has another purpose.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,7 +58,7 @@ class Overrides(BaseModel):
     system_prompt: str | None = None
     voice: str | None = None
     voice_focus: Literal["near-field", "far-field"] | None = None
-    keyterms: tuple[str, ...] = ()
+    keyterms: tuple[str, ...] = Field(default=(), max_length=100)
     turn_detection: TurnDetection = TurnDetection()
 
 
@@ -62,7 +69,7 @@ class Profile(BaseModel):
 
     name: str
     purpose: Literal["informational", "collections", "telemarketing"]
-    disclosure: str = Field(min_length=20)
+    disclosure: str
     greeting: str = ""
     system_prompt: str = Field(min_length=1)
     voice: str | None = None
@@ -73,9 +80,19 @@ class Profile(BaseModel):
     variables: dict[str, str] = {}
     """Defaults of the template variables; one without a default must come with the request."""
 
+    @field_validator("disclosure")
+    @classmethod
+    def _says_something(cls, disclosure: str) -> str:
+        """No value of a variable can empty it when its own words are enough."""
+        if len(" ".join(_PLACEHOLDER.sub(" ", disclosure).split())) < SHORTEST_DISCLOSURE:
+            raise ValueError(
+                f"say who calls, in {SHORTEST_DISCLOSURE} characters or more beside the variables"
+            )
+        return disclosure
+
 
 def read_profile(name: str, text: str, *, where: str) -> Profile:
-    """Read `agents/NAME.toml`. Raises ProfileError, which names `where`, the key and what is wrong with it."""
+    """Read `agents/NAME.toml`. Raises ProfileError, which names `where`, the key and what is wrong."""
     try:
         return Profile.model_validate({**tomllib.loads(text), "name": name})
     except tomllib.TOMLDecodeError as problem:
@@ -91,22 +108,26 @@ def compose(
     variables: Mapping[str, str],
     tools: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any] | Refusal:
-    """The `session` object of the first `session.update`, or why this call cannot be made with these variables.
+    """The `session` object of the first `session.update`, or why this call cannot be made so.
 
-    The greeting is the disclosure and then the greeting; no setting replaces or empties the disclosure. Greeting and
-    voice are omitted when there are none, never null: null is refused by the live service.
+    The greeting is the disclosure and then the greeting; no setting and no variable replaces or empties the
+    disclosure. What is not configured is omitted, never null: null is refused by the live service.
     """
-    values = {**profile.variables, **variables}
-    wanted = set(_PLACEHOLDER.findall(_templates(profile, overrides)))
-    if missing := sorted(wanted - values.keys()):
+    greeting, system_prompt = _texts(profile, overrides)
+    given = {**profile.variables, **variables}
+    values = {name: _UNSPOKEN.sub(" ", text).strip() for name, text in given.items()}
+    said_by_whom = _places(profile.disclosure)
+    wanted = said_by_whom | _places(greeting) | _places(system_prompt)
+    blank = {name for name in said_by_whom & values.keys() if not any(map(str.isalnum, values[name]))}
+    if missing := sorted((wanted - values.keys()) | blank):
         return Refusal("variable-missing", f"agent {profile.name} needs a value for: {', '.join(missing)}")
     if long := sorted(name for name in wanted if len(values[name]) > LONGEST_VALUE):
         return Refusal("variable-too-long", f"at most {LONGEST_VALUE} characters each: {', '.join(long)}")
-    greeting = fill(f"{profile.disclosure} {_first(overrides.greeting, profile.greeting)}", values)
+    greeting = f"{_fill(profile.disclosure, values)} {_fill(greeting, values)}".strip()
     if len(greeting) > LONGEST_OPENING:
         return Refusal(
             "opening-too-long",
-            f"disclosure and greeting together have {len(greeting)} characters, at most {LONGEST_OPENING} are spoken"
+            f"disclosure and greeting have {len(greeting)} characters, at most {LONGEST_OPENING} are spoken"
             " before the person may answer: shorten the greeting",
         )
     sound = {"format": {"encoding": "audio/pcmu"}}
@@ -122,7 +143,7 @@ def compose(
     if voice := overrides.voice or profile.voice:
         spoken["voice"] = voice
     session: dict[str, Any] = {
-        "system_prompt": fill(_first(overrides.system_prompt, profile.system_prompt).strip(), values),
+        "system_prompt": _fill(system_prompt, values),
         "greeting": greeting,
         "input": heard,
         "output": spoken,
@@ -132,21 +153,19 @@ def compose(
     return session
 
 
-def fill(template: str, values: Mapping[str, str]) -> str:
-    """Put values into their places. A value cannot break out: control characters and braces become spaces."""
-    filled = _PLACEHOLDER.sub(lambda place: _CONTROL.sub(" ", values[place[1]]).strip(), template)
-    return filled.strip()
+def _texts(profile: Profile, overrides: Overrides) -> tuple[str, str]:
+    """Greeting and prompt, before the variables are filled in."""
+    greeting, system_prompt = profile.greeting, profile.system_prompt
+    if profile.name == DEFAULT_AGENT:
+        greeting = greeting if overrides.greeting is None else overrides.greeting
+        system_prompt = overrides.system_prompt or system_prompt
+    return greeting, system_prompt
 
 
-def _first(override: str | None, own: str) -> str:
-    return own if override is None else override
+def _places(template: str) -> set[str]:
+    return set(_PLACEHOLDER.findall(template))
 
 
-def _templates(profile: Profile, overrides: Overrides) -> str:
-    return "\n".join(
-        (
-            profile.disclosure,
-            _first(overrides.greeting, profile.greeting),
-            _first(overrides.system_prompt, profile.system_prompt),
-        )
-    )
+def _fill(template: str, values: Mapping[str, str]) -> str:
+    """Put values into their places, each text by itself: no place can reach from one text into the next."""
+    return _PLACEHOLDER.sub(lambda place: values[place[1]], template).strip()

@@ -88,7 +88,7 @@ class Stage:
 
     async def _follow(self, performance: Performance) -> None:
         while performance.call is None or not performance.call.finished.is_set():
-            if performance.call is None and await self._read(performance):
+            if performance.call is None and await self._read(performance) and performance.call is None:
                 return  # the carrier never made a call of it
             await trio.sleep(POLL_SECONDS)
         with trio.move_on_after(RECORD_SECONDS):

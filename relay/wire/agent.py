@@ -2,8 +2,8 @@
 
 Knows no trio, no clock, no socket and no log; unknown events become `Unrecognised`, never an error.
 
-Shapes from the vendor's schema and from published measurements of the live service (September 2026). `timestamp` is
-left out: it may be a number, a string or absent, and nothing here needs the far end's clock.
+Shapes from the vendor's schema and from published measurements of the live service (September 2026).
+`timestamp` is left out: it may be a number, a string or absent, and nothing here needs the far end's clock.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from typing import Any, TypeAlias
 import msgspec
 
 from relay.outcomes import WireError
+
+# What the decoder raises: bad JSON or another shape, bad UTF-8 inside a string, deep nesting.
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class _Event(msgspec.Struct, frozen=True, gc=False, tag_field="type"):
@@ -129,6 +132,11 @@ class ReplyDone(_Event, frozen=True, tag="reply.done"):
     reply_id: str | None = None
 
     @property
+    def was_completed(self) -> bool:
+        """Whether it was spoken to its end."""
+        return self.status == "completed"
+
+    @property
     def was_cut(self) -> bool:
         """Whether what the phone still holds of this reply must not be played."""
         return self.status in ("interrupted", "cancelled")
@@ -143,7 +151,7 @@ class ReplyError(_Event, frozen=True, tag="reply.error"):
 
 
 class ToolCall(_Event, frozen=True, tag="tool.call"):
-    """The agent wants a function run. `arguments` is an object; a JSON string and the key `args` also occur."""
+    """The agent wants a function run. `arguments` is an object; JSON text and the key `args` also occur."""
 
     call_id: str
     name: str
@@ -156,7 +164,7 @@ class ToolCall(_Event, frozen=True, tag="tool.call"):
         if isinstance(given, str):
             try:
                 given = msgspec.json.decode(given or "{}")
-            except msgspec.MsgspecError as problem:
+            except _UNREADABLE as problem:
                 raise WireError(f"arguments of {self.name} are not JSON: {problem}") from None
         if given is None:
             return {}
@@ -210,10 +218,10 @@ def decode(text: bytes) -> AgentMessage:
     """
     try:
         return _decoder.decode(text)
-    except (msgspec.MsgspecError, RecursionError) as problem:
+    except _UNREADABLE as problem:
         try:
             envelope = _envelope_decoder.decode(text)
-        except (msgspec.MsgspecError, RecursionError):
+        except _UNREADABLE:
             raise WireError(f"not a Voice Agent message: {problem}") from None
         if envelope.type in (None, "error") and envelope.code is not None:
             return SessionError(envelope.code, envelope.message, envelope.param)

@@ -15,8 +15,7 @@ _SILENCE_BYTE = b"\xff"
 
 def payload_seconds(payload: str) -> float:
     """How long a base64 payload plays, in seconds."""
-    padding = 2 if payload.endswith("==") else 1 if payload.endswith("=") else 0
-    return (len(payload) * 3 // 4 - padding) / BYTES_PER_SECOND
+    return len(payload.rstrip("=")) * 6 // 8 / BYTES_PER_SECOND
 
 
 def is_digital_silence(payload: str) -> bool:
@@ -25,7 +24,7 @@ def is_digital_silence(payload: str) -> bool:
     0xFF is six one-bits in every base64 digit, which is `/`; only the last digit before padding differs.
     AssemblyAI opens each reply with such frames: dossier section 7.8.
     """
-    return not payload.rstrip("=").rstrip("w8").strip("/")
+    return payload.lstrip("/") in ("", "w==", "8=")
 
 
 def silence(seconds: float) -> str:

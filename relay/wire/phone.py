@@ -2,9 +2,9 @@
 
 Knows no trio, no clock, no socket and no log; the audio stays base64 from end to end.
 
-Source of every shape: Twilio's Media Streams pages and captured traffic. Counters such as `sequenceNumber` arrive
-as strings and are not needed here, so they are left out of the structs. Twilio raises warning 31951 for any extra
-key in what we send, hence the exact encoders at the end.
+Source of every shape: Twilio's Media Streams pages and captured traffic. Counters such as `sequenceNumber`
+are strings and not needed here, so they are left out of the structs. Twilio raises warning 31951 for any
+extra key in what we send, hence the exact encoders at the end.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from typing import TypeAlias
 import msgspec
 
 from relay.outcomes import WireError
+
+# What the decoder raises: bad JSON or another shape, bad UTF-8 inside a string, deep nesting.
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class _Message(msgspec.Struct, frozen=True, gc=False, tag_field="event", rename="camel"):
@@ -123,10 +126,10 @@ def decode(text: bytes) -> PhoneMessage:
     """Read one text message. Raises WireError where it is not what the protocol says."""
     try:
         return _decoder.decode(text)
-    except (msgspec.MsgspecError, RecursionError) as problem:
+    except _UNREADABLE as problem:
         try:
             event = _envelope_decoder.decode(text).event
-        except (msgspec.MsgspecError, RecursionError):
+        except _UNREADABLE:
             raise WireError(f"not a Media Streams message: {problem}") from None
         if event in _EVENTS:
             raise WireError(f"bad {event} message: {problem}") from None
