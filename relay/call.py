@@ -2,15 +2,15 @@
 
 Knows no HTTP, no store and no other call; what to do is decided by the dialogue, this module only does it.
 
-The sockets outlive the tasks: `end` cancels the scope of the pumps, and when they are gone both legs are still open
-and nobody is cancelled, so that goodbyes need no shield.
+The sockets outlive the tasks: `end` cancels the scope of the pumps; when those are gone both legs are still
+open and nobody is cancelled, so that goodbyes need no shield.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import structlog
 import trio
@@ -32,7 +32,7 @@ from relay.actions import (
     Transcribe,
     TurnAnswered,
 )
-from relay.dialogue import BargeIn, Dialogue
+from relay.dialogue import TOOL_CALLS, BargeIn, Dialogue
 from relay.legs import HandshakeRefused, Leg
 from relay.outcomes import Blame, Ending, LegClosed, Reason, WireError
 from relay.tools import Toolbox
@@ -42,12 +42,9 @@ from relay.wire import phone as phone_wire
 MEDIA_SILENCE_SECONDS = 5.0  # Twilio sends 50 frames a second, also while nobody speaks
 WIND_UP_SECONDS = 15.0  # before the cap: time for one sentence and its goodbye
 HARD_GRACE_SECONDS = 2.0  # past the cap everything is cancelled, whatever it was doing
-PING_SECONDS = 5.0
-PONG_SECONDS = 3.0  # with PING_SECONDS: a half-open peer is noticed within 8 s
 SESSION_ENDED_SECONDS = 1.0  # after a goodbye: a bare close is billed for 30 s more
 SESSION_END_SECONDS = 0.25  # after a fault the goodbye is sent, not awaited
 UNREADABLE_MESSAGES = 10  # in a row; one corrupt message is dropped and counted
-TOOL_QUEUE = 16  # runs waiting to be started; the dialogue admits 100 a call, and starting one never waits
 
 log = structlog.get_logger()
 
@@ -118,7 +115,8 @@ class Call:
         self._received_at = now  # the agent's message that is being answered
         self._alarm = trio.CancelScope()
         self._alarm_at = now
-        self._tool_calls, self._tool_desk = trio.open_memory_channel[RunTool](TOOL_QUEUE)
+        # Never full: the dialogue admits no more runs in one call. One read may hold many of them.
+        self._tool_calls, self._tool_desk = trio.open_memory_channel[RunTool](TOOL_CALLS)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -136,7 +134,7 @@ class Call:
             "barge_ins": tally.barge_ins,
         }
 
-    # ---- life --------------------------------------------------------------------------------------------------
+    # ---- life ------------------------------------------------------------------------------------
 
     def end(self, ending: Ending) -> None:
         """Record why the call is over and stop its tasks. The first cause wins."""
@@ -155,25 +153,28 @@ class Call:
     async def run(self) -> Ending:
         """Bridge until someone calls `end`, then say goodbye on both legs and close them.
 
-        Expected endings are returned; only bugs raise. Past the cap and HARD_GRACE_SECONDS nothing is waited for.
+        Expected endings are returned; only bugs raise. Past cap and HARD_GRACE_SECONDS nothing is waited for.
         """
         with trio.CancelScope(deadline=self._cap_at + HARD_GRACE_SECONDS):
             try:
                 await self._bridge()
                 await self._take_leave(self.ending or _OVERDUE)
             finally:
-                for leg in self._legs():
-                    await leg.abort()
+                async with (
+                    trio.open_nursery() as nursery
+                ):  # side by side: each closes, even where we are cancelled
+                    for leg in self._legs():
+                        nursery.start_soon(leg.abort, name="abort")
         return self.ending or _OVERDUE
 
     async def _bridge(self) -> None:
         with self._live:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._pump_phone, name="inbound pump")
-                nursery.start_soon(self._write, self._phone, name="phone writer")
+                nursery.start_soon(self._tend, self._phone.write, name="phone writer")
+                nursery.start_soon(self._tend, self._phone.beat, name="phone heartbeat")
                 nursery.start_soon(self._run_agent, name="outbound pump")
                 nursery.start_soon(self._watch, name="watchdog")
-                nursery.start_soon(self._beat, name="heartbeat")
                 nursery.start_soon(self._serve_tools, name="tool desk")
 
     async def _take_leave(self, ending: Ending) -> None:
@@ -195,7 +196,7 @@ class Call:
             pass
         await leg.close()
 
-    # ---- the pumps ---------------------------------------------------------------------------------------------
+    # ---- the pumps -------------------------------------------------------------------------------
 
     async def _pump_phone(self) -> None:
         unreadable = 0
@@ -224,7 +225,8 @@ class Call:
             self._agent = leg
             retry = False
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write, leg, name="agent writer")
+                nursery.start_soon(self._tend, leg.write, name="agent writer")
+                nursery.start_soon(self._tend, leg.beat, name="agent heartbeat")
                 retry = await self._pump_agent(leg)
                 nursery.cancel_scope.cancel()
             if not retry:
@@ -243,7 +245,7 @@ class Call:
         return None
 
     async def _pump_agent(self, leg: Leg) -> bool:
-        """Read the agent until the call ends; True when the session is to be opened again without its voice."""
+        """Read the agent until the call ends; True when the session is to be reopened without its voice."""
         unreadable = 0
         try:
             leg.send(agent_wire.session_update(self._session))
@@ -289,13 +291,14 @@ class Call:
         if in_a_row >= UNREADABLE_MESSAGES:
             self.end(Ending(blame, Reason.PROTOCOL, f"{in_a_row} unreadable messages in a row: {problem}"))
 
-    async def _write(self, leg: Leg) -> None:
+    async def _tend(self, care: Callable[[], Awaitable[NoReturn]]) -> None:
+        """Write or ping for a leg until it is lost."""
         try:
-            await leg.write()
+            await care()
         except LegClosed as lost:
             self.end(lost.ending)
 
-    # ---- doing what the dialogue says --------------------------------------------------------------------------
+    # ---- doing what the dialogue says ------------------------------------------------------------
 
     def _attempt(self, decide: Callable[[float], Sequence[Action]], now: float) -> None:
         try:
@@ -344,7 +347,7 @@ class Call:
         if self._agent is not None:
             self._agent.send(text)
 
-    # ---- tools -------------------------------------------------------------------------------------------------
+    # ---- tools -----------------------------------------------------------------------------------
 
     async def _serve_tools(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -365,7 +368,7 @@ class Call:
             now,
         )
 
-    # ---- time --------------------------------------------------------------------------------------------------
+    # ---- time ------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
         """The one task that waits for the clock: dialogue, media silence, wind-up and cap."""
@@ -387,20 +390,6 @@ class Call:
                 wound_up = True
                 self.wind_up(Ending(Blame.US, Reason.TIME_LIMIT), within_seconds=self._cap_at - now)
             self._attempt(self._dialogue.on_time, now)
-
-    async def _beat(self) -> None:
-        """Ping both legs. Nobody has seen either vendor answer, so a leg that never did is not held to it."""
-        while True:
-            await trio.sleep(PING_SECONDS)
-            for leg in self._legs():
-                try:
-                    leg.ping()
-                except LegClosed as lost:
-                    self.end(lost.ending)
-            await trio.sleep(PONG_SECONDS)
-            for leg in self._legs():
-                if leg.pongs and leg.pings_unanswered:
-                    self.end(Ending(leg.blame, Reason.SILENT, f"no pong within {PONG_SECONDS:g} s"))
 
     def _legs(self) -> list[Leg]:
         return [self._phone] if self._agent is None else [self._phone, self._agent]

@@ -91,6 +91,41 @@ def check(*, json: JSON = False) -> int:
 
 
 @app.command
+def bench(
+    *,
+    calls: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (10, 50, 100, 200, 300, 400),
+    seconds: float = 5.0,
+    speech: bool = False,
+    tls: bool = False,
+    json: JSON = False,
+) -> int:
+    """Measure how many calls one core of this machine carries, and what each costs. Linux only.
+
+    Parameters
+    ----------
+    calls
+        At how many calls to measure; stops early where the core is full.
+    seconds
+        How long to measure at each.
+    speech
+        An agent that talks half of the time, instead of one that echoes every frame.
+    tls
+        Reach the agent over TLS.
+    """
+    from relay.bench.capacity import run_bench
+    from relay.bench.rig import Unmeasured
+
+    try:
+        sound = run_bench(
+            steps=sorted(calls), seconds=seconds, mode="speech" if speech else "echo", tls=tls, as_json=json
+        )
+    except Unmeasured as problem:
+        _complain(str(problem))
+        return FAILED
+    return DONE if sound else FAILED
+
+
+@app.command
 def call(
     to: str,
     *,

@@ -2,10 +2,10 @@
 
 Knows framing and deadlines; knows no message of either vendor and nothing of calls.
 
-Three rules hold here. *Always read*: a send never waits, so that whoever reads one leg is never held up by the
-other; what the socket does not take at once goes into a bounded outbox, which `write` empties. *Own every deadline*:
-a frame that has not left within SEND_SECONDS ends the leg. *Torn*: once a frame may be half on the wire, nothing may
-follow it, so the leg is closed forcefully and never with a close frame.
+Three rules hold here. *Always read*: a send never waits, so that whoever reads one leg is never held up by
+the other; what the socket does not take at once goes into a bounded outbox, which `write` empties. *Own every
+deadline*: a frame that has not left within SEND_SECONDS ends the leg. *Torn*: once a frame may be half on the
+wire, nothing may follow it, so the leg is closed forcefully and never with a close frame.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import Protocol as Framing
 from websockets.protocol import Side, State
-from websockets.uri import parse_uri
+from websockets.uri import WebSocketURI, parse_uri
 
 from relay.outcomes import Blame, LegClosed, Reason
 from relay.streams import SocketStream, TLSStream, open_tcp, open_tls
@@ -30,10 +30,11 @@ PHONE_MESSAGE_BYTES = 64 * 1024  # Twilio's frames are below 1 KiB
 AGENT_MESSAGE_BYTES = 1024 * 1024  # session.ready echoes the whole prompt
 SEND_SECONDS = 2.0  # for one frame to leave; a telephone that takes longer hears nothing anyway
 CLOSE_SECONDS = 1.0  # for the whole close handshake
-OUTBOX_BYTES = (
-    256 * 1024
-)  # 20 s of audio: full only when the far end has stopped reading, and then the leg ends
+PING_SECONDS = 5.0
+PONG_SECONDS = 3.0  # with PING_SECONDS: a half-open peer is noticed within 8 s
+OUTBOX_BYTES = 256 * 1024  # 20 s of audio: full only when the far end has stopped reading; the leg ends then
 _READ_BYTES = 64 * 1024
+_PING = b"relay"  # what a pong must bring back: an unsolicited one proves nothing about our pings
 
 Direction: TypeAlias = Literal["in", "out"]
 Tap: TypeAlias = Callable[[Direction, bytes], None]
@@ -54,8 +55,31 @@ class HandshakeRefused(Exception):
         self.status = status
 
 
+class _Closable(Framing):
+    """A close frame may come between the fragments of a message; the library takes that for a violation.
+
+    RFC 6455 section 5.4 allows every control frame there, and Autobahn's case 7.1.5 asks for it.
+    """
+
+    def recv_frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None
+        super().recv_frame(frame)
+
+
+class ServerFraming(_Closable):
+    """Frames as a server speaks them, from behind its 101 on."""
+
+    def __init__(self, max_size: int) -> None:
+        super().__init__(Side.SERVER, max_size=max_size)
+
+
+class _ClientFraming(_Closable, ClientProtocol):
+    """Frames as a client speaks them, its handshake included."""
+
+
 class Leg:
-    """A WebSocket after its handshake. One task reads, one writes, anyone sends."""
+    """A WebSocket after its handshake. One task reads, one writes, one pings; anyone sends."""
 
     def __init__(
         self,
@@ -67,8 +91,8 @@ class Leg:
         outbox_bytes: int = OUTBOX_BYTES,
         tap: Tap | None = None,
     ) -> None:
-        self.pings_unanswered = 0
-        self.pongs = 0
+        self._answers_pings = False
+        self._ping_is_out = False
         self.tap = tap
         self.blame = blame
         self._stream = stream
@@ -77,7 +101,7 @@ class Leg:
         self._outbox_limit = outbox_bytes
         self._send_nowait: Callable[[bytes], int] | None = getattr(stream, "send_nowait", None)
         self._inbox: deque[bytes] = deque()  # the messages of one read, so at most _READ_BYTES
-        self._fragments: list[bytes] = []
+        self._fragments: bytearray | None = None  # of an unfinished message; the framing bounds it
         self._outbox: deque[bytes] = deque()
         self._outbox_bytes = 0
         self._outbox_filled = trio.Event()
@@ -85,7 +109,7 @@ class Leg:
         self._failed = False
         self.last_opcode = Opcode.TEXT
 
-    # ---- reading -----------------------------------------------------------------------------------------------
+    # ---- reading ---------------------------------------------------------------------------------
 
     async def receive(self) -> bytes:
         """The next text message, checked to be UTF-8. Raises LegClosed when there will be no more."""
@@ -100,11 +124,19 @@ class Leg:
                 self._framing.receive_data(chunk)
             else:
                 self._framing.receive_eof()
-            for event in self._framing.events_received():
-                if isinstance(event, Frame):
-                    self._take(event)
-            self._emit()
+            self._digest()
         return self._inbox.popleft()
+
+    def _digest(self) -> None:
+        """Take what the framing has read, and answer the far end's pings and its close frame."""
+        for event in self._framing.events_received():
+            if isinstance(event, Frame) and not self._failed:
+                self._take(event)
+        try:
+            self._emit()
+        except LegClosed:
+            if not self._inbox:  # what was said before the leg broke still counts: a `stop`, say
+                raise
 
     @property
     def _is_over(self) -> bool:
@@ -118,20 +150,21 @@ class Leg:
             if frame.opcode is not Opcode.CONT:
                 self.last_opcode = frame.opcode
             text = bytes(frame.data)
-            if not frame.fin or self._fragments:
-                self._fragments.append(text)
+            if not frame.fin or self._fragments is not None:
+                if self._fragments is None:
+                    self._fragments = bytearray()
+                self._fragments += text
                 if not frame.fin:
                     return None
-                text = b"".join(self._fragments)
-                self._fragments.clear()
+                text, self._fragments = bytes(self._fragments), None
             if self.last_opcode is Opcode.TEXT and not text.isascii() and not _is_utf8(text):
                 return self._fail(CloseCode.INVALID_DATA, "not UTF-8")
             self._inbox.append(text)
             if self.tap:
                 self.tap("in", text)
-        elif frame.opcode is Opcode.PONG:
-            self.pongs += 1
-            self.pings_unanswered = 0
+        elif frame.opcode is Opcode.PONG and frame.data == _PING:
+            self._answers_pings = True
+            self._ping_is_out = False
         return None
 
     def _fail(self, code: CloseCode, why: str) -> None:
@@ -152,7 +185,7 @@ class Leg:
     def _lost(self, kind: Reason, detail: str, *, code: int | None = None) -> LegClosed:
         return LegClosed(self.blame, kind, detail, code=code)
 
-    # ---- writing -----------------------------------------------------------------------------------------------
+    # ---- writing ---------------------------------------------------------------------------------
 
     def send(self, text: bytes) -> None:
         """Send a text message, now or as soon as the socket takes it; never waits. Raises LegClosed."""
@@ -167,13 +200,6 @@ class Leg:
         """Send a binary message; neither vendor wants any, the conformance suite does."""
         self._framing.send_binary(message)
         self._emit()
-
-    def ping(self) -> None:
-        """Ask the far end for a sign of life; the answer shows in `pongs` and `pings_unanswered`."""
-        if self._framing.state is State.OPEN:
-            self.pings_unanswered += 1
-            self._framing.send_ping(b"relay")
-            self._emit()
 
     def _emit(self) -> None:
         for frame in self._framing.data_to_send():
@@ -206,8 +232,24 @@ class Leg:
             self._outbox_filled = trio.Event()
             await self._outbox_filled.wait()
 
+    async def beat(self) -> NoReturn:
+        """Ping for as long as the leg lives. Raises LegClosed: SILENT when a pong is missing.
+
+        Nobody has seen either vendor answer, so a far end that never did in this call is not held to it.
+        """
+        while True:
+            await trio.sleep(PING_SECONDS - PONG_SECONDS)
+            if self._framing.state is State.OPEN:
+                self._ping_is_out = True
+                self._framing.send_ping(_PING)
+                self._emit()
+            await trio.sleep(PONG_SECONDS)
+            if self._ping_is_out and self._answers_pings:
+                raise self._lost(Reason.SILENT, f"no pong within {PONG_SECONDS:g} s")
+
     async def _flush(self) -> None:
         while self._outbox:
+            await trio.lowlevel.checkpoint_if_cancelled()  # cancelled here, nothing has left
             self._torn = True
             with trio.move_on_after(SEND_SECONDS) as patience:
                 try:
@@ -219,7 +261,7 @@ class Leg:
             self._outbox_bytes -= len(self._outbox.popleft())
             self._torn = False
 
-    # ---- closing -----------------------------------------------------------------------------------------------
+    # ---- closing ---------------------------------------------------------------------------------
 
     async def send_last(self, text: bytes) -> None:
         """Send a text message and wait until it has left; for goodbyes, when `write` no longer runs."""
@@ -229,7 +271,7 @@ class Leg:
         await self._flush()
 
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE) -> None:
-        """Close with a handshake of at most CLOSE_SECONDS, then the socket; a torn leg at once. Never raises."""
+        """Close with a handshake of at most CLOSE_SECONDS; a torn leg at once. Never raises."""
         with trio.move_on_after(CLOSE_SECONDS):
             try:
                 if not self._torn:
@@ -237,6 +279,8 @@ class Leg:
                         self._framing.send_close(code)
                         self._emit()
                     await self._flush()
+                    if self._framing.eof_sent and isinstance(self._stream, trio.abc.HalfCloseableStream):
+                        await self._stream.send_eof()  # a client that was refused waits for the server's end
                     await self._drain()
             except (LegClosed, trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
@@ -247,7 +291,7 @@ class Leg:
         await trio.aclose_forcefully(self._stream)
 
     async def _drain(self) -> None:
-        """Read until the far end has said goodbye too: closing on unread bytes resets, and our close frame is lost."""
+        """Read until the far end has said goodbye too: closing on unread bytes would lose our close frame."""
         while self._framing.close_rcvd is None:
             chunk = await self._stream.receive_some(_READ_BYTES)
             if not chunk:
@@ -259,7 +303,7 @@ class Leg:
 
 def accept_phone_leg(stream: SocketStream) -> Leg:
     """The carrier's stream, whose upgrade was already answered."""
-    return Leg(Blame.CARRIER, stream, Framing(Side.SERVER, max_size=PHONE_MESSAGE_BYTES))
+    return Leg(Blame.CARRIER, stream, ServerFraming(PHONE_MESSAGE_BYTES))
 
 
 async def open_agent_leg(url: str, *, headers: Mapping[str, str], tls: ssl.SSLContext) -> Leg:
@@ -277,13 +321,14 @@ async def open_agent_leg(url: str, *, headers: Mapping[str, str], tls: ssl.SSLCo
     except (OSError, trio.BrokenResourceError) as problem:
         raise LegClosed(Blame.AGENT, Reason.UNREACHABLE, f"{problem.__cause__ or problem}") from problem
     try:
-        return await _shake_hands(stream, ClientProtocol(address, max_size=AGENT_MESSAGE_BYTES), headers)
+        return await _shake_hands(stream, address, headers)
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
 
 
-async def _shake_hands(stream: trio.abc.Stream, framing: ClientProtocol, headers: Mapping[str, str]) -> Leg:
+async def _shake_hands(stream: trio.abc.Stream, address: WebSocketURI, headers: Mapping[str, str]) -> Leg:
+    framing = _ClientFraming(address, max_size=AGENT_MESSAGE_BYTES)
     request = framing.connect()
     for name, value in headers.items():
         request.headers[name] = value
@@ -300,7 +345,9 @@ async def _shake_hands(stream: trio.abc.Stream, framing: ClientProtocol, headers
         raise LegClosed(Blame.AGENT, Reason.UNREACHABLE, f"{problem.__cause__ or problem!r}") from problem
     match framing.handshake_exc:
         case None:
-            return Leg(Blame.AGENT, stream, framing)
+            leg = Leg(Blame.AGENT, stream, framing)
+            leg._digest()  # frames that came in one piece with the answer
+            return leg
         case InvalidStatus() as refused:
             raise HandshakeRefused(refused.response.status_code)
         case failure:

@@ -20,6 +20,7 @@ from relay.tools import Toolbox
 from relay.wire.callbacks import CarrierStatus
 from relay.wire.carrier import DialOrder
 
+RING_GRACE_SECONDS = 60.0  # past the ringing time: Twilio may queue a call, and callbacks may be late
 STREAM_SECONDS = 15.0  # from the answer to the stream's start; Twilio's own webhook budget is 15 s
 
 _TERMINAL = {
@@ -60,7 +61,7 @@ class Line:
         self._ending: Ending | None = None
         self._clock = clock
 
-    # ---- endings -----------------------------------------------------------------------------------------------
+    # ---- endings ---------------------------------------------------------------------------------
 
     @property
     def ending(self) -> Ending | None:
@@ -89,12 +90,25 @@ class Line:
             return Farewell.SILENT
         return self.ending.farewell
 
-    # ---- what the carrier says ---------------------------------------------------------------------------------
+    @property
+    def unheard_of(self) -> Ending:
+        """What it means that nothing more is heard of this call."""
+        if self.answered_at is not None:
+            return Ending(Blame.CARRIER, Reason.NO_STREAM, "answered, but the media stream never came")
+        if self.record.sid is None:
+            return Ending(Blame.CARRIER, Reason.NOT_PLACED)
+        if self.record.status is Status.RINGING:
+            return Ending(Blame.CALLEE, Reason.NO_ANSWER, "it rang, and the carrier never said more")
+        return Ending(Blame.CARRIER, Reason.FAILED, "the carrier never said what became of the call")
+
+    # ---- what the carrier says -------------------------------------------------------------------
 
     def learn_sid(self, sid: str) -> bool:
         """Take the carrier's name of this call; False when it has another one already."""
         if self.record.sid is None:
             self.record.sid = sid
+            if self.answered_at is None:
+                self.waiting.deadline = trio.current_time() + self.order.ring_seconds + RING_GRACE_SECONDS
             self.noted("sid learnt", {})
             self.decided.set()
         return self.record.sid == sid
@@ -104,7 +118,7 @@ class Line:
         if status.is_terminal:
             self.confirmed.set()
             self.end(self._terminal(status))
-        elif status in _LIVE and self.record.status is not Status.ENDED:
+        elif status in _LIVE and self.ending is None:
             if status is CarrierStatus.IN_PROGRESS:
                 self.answered()
             self.record.raise_status(_LIVE[status])
@@ -119,8 +133,8 @@ class Line:
         return Ending(Blame.CALLEE, Reason.HUNG_UP, "completed")
 
     def answered(self) -> None:
-        """Somebody picked up: the first sign of it starts the clock."""
-        if self.answered_at is None:
+        """Somebody picked up: the first sign of it starts the clock, unless the call has ended already."""
+        if self.answered_at is None and self.ending is None:
             self.answered_at = trio.current_time()
             self.record.answered_at = self._clock()
             self.record.raise_status(Status.LIVE)
@@ -133,10 +147,12 @@ class Line:
         self.stream = (leg, stream_sid)
         self.stream_arrived.set()
 
-    # ---- the diary ---------------------------------------------------------------------------------------------
+    # ---- the diary -------------------------------------------------------------------------------
 
     def noted(self, event: str, fields: Mapping[str, Any]) -> None:
-        """Something for the timeline."""
+        """Something for the timeline, which is closed with the final record."""
+        if self.record.status is Status.ENDED:
+            return
         if event == "session":
             self.record.session_id = str(fields["session_id"])
         self.record.note(self._clock(), event, **fields)
@@ -147,4 +163,4 @@ class Line:
 
     def turn_answered(self, agent_seconds: float, relay_seconds: float) -> None:
         """How long the person waited for this answer."""
-        self.record.measure(round(agent_seconds, 4), round(relay_seconds, 6))
+        self.record.measure(self._clock(), round(agent_seconds, 4), round(relay_seconds, 6))

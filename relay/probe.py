@@ -1,4 +1,4 @@
-"""A request to our own public address, signed as the carrier signs: would its webhooks reach us?
+"""A request to our own public address, signed as the carrier signs, to learn whether its webhooks would reach us.
 
 Knows nothing of calls; asks, and answers with a refusal that says what to mend.
 """

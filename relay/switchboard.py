@@ -5,67 +5,37 @@ Knows no HTTP and no Quart; the carrier, the agent and the store are what it was
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, auto
-
 
 import structlog
 import trio
 
-from relay.call import Call, Terms
-from relay.dialogue import BargeIn
+from relay.call import Call
 from relay.legs import Leg
 from relay.line import Line
 from relay.outcomes import Blame, Ending, Farewell, Reason, Refusal
-from relay.profiles import Overrides, Profile, compose
+from relay.placing import CallRequest, House, Office
+from relay.profiles import Profile
 from relay.store import CallRecord, Status, Store
 from relay.store.records import StoreError
 from relay.telemetry.capture import Captures
-from relay.tools import Tool, Toolbox
-from relay.wire import twiml
+from relay.tools import Tool
 from relay.wire.callbacks import AmdCallback, RecordingCallback, StatusCallback, StreamCallback, StreamEvent
-from relay.wire.carrier import Carrier, DialOrder, MachineDetection, NotHungUp, Placed, Refused, Unavailable
+from relay.wire.carrier import Carrier, CarrierCall, NotHungUp, Placed, Refused, Unavailable, Uncertain
 
 UNKNOWN_SECONDS = 300.0  # an ambiguous create is waited for so long: a queued call may ring much later
-RING_GRACE_SECONDS = 60.0  # past the ringing time: Twilio may queue a call, and callbacks may be late
+ANSWER_SECONDS = 5.0  # an order that is under way when its call ends: the answer says whom to hang up on
 HANG_UP_SECONDS = 6.0  # the dialer's own bound is 5
 SPOKEN_FAREWELL_SECONDS = 10.0  # for the document after <Connect> to be spoken, then we hang up ourselves
 SAVE_SECONDS = 5.0
 NOTICES_SECONDS = 3.0
 WIND_UP_SECONDS = 8.0  # for a goodbye by us; with the teardown behind it, 10 s are kept
 
+__all__ = ["CallRequest", "Document", "House", "Phase", "Switchboard"]
+
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class CallRequest:
-    """What an operator asks for, checked for shape."""
-
-    to: str
-    agent: str = "default"
-    variables: Mapping[str, str] = field(default_factory=dict)
-    purpose: str | None = None
-    time_limit_seconds: int | None = None
-    record: bool = False
-    machine_detection: MachineDetection = "off"
-    idempotency_key: str | None = None
-    digest: str | None = None  # of the request's body: the same key with another body is a conflict
-
-
-@dataclass(frozen=True, slots=True)
-class House:
-    """The rules of this node: what its settings say of every call."""
-
-    public_url: str
-    max_call_seconds: int
-    max_calls: int
-    ring_seconds: int
-    barge_in: BargeIn
-    lead_silence_seconds: float
-    overrides: Overrides
 
 
 class Document(Enum):
@@ -108,8 +78,7 @@ class Switchboard:
         self._carrier = carrier
         self._open_agent = open_agent
         self._store = store
-        self._profiles = profiles
-        self._tools = tools
+        self._office = Office(house, profiles=profiles, tools=tools, clock=clock)
         self._clock = clock
         self._probe = probe
         self._captures = captures
@@ -117,7 +86,7 @@ class Switchboard:
         self._idle = trio.Event()
         self._idle.set()
 
-    # ---- admission ---------------------------------------------------------------------------------------------
+    # ---- admission -------------------------------------------------------------------------------
 
     @property
     def lines(self) -> list[Line]:
@@ -146,116 +115,93 @@ class Switchboard:
 
     async def place(self, request: CallRequest) -> Line | CallRecord | Refusal:
         """Store the intent and start the call; the record of an earlier call for a known idempotency key."""
-        if refusal := self.refusal or await self._probe():
-            return refusal
-        line = self._prepare(request)
-        if isinstance(line, Refusal):
-            return line
         try:
-            record = await self._store.add(line.record)
+            return await self._place(request)
         except StoreError as problem:
             return Refusal("no-store", f"the intent could not be stored: {problem}")
-        if record is not line.record:
-            if record.request_digest != request.digest:
-                return Refusal("key-conflict", "this Idempotency-Key was used for another request")
-            return record
-        self._lines[record.id] = line
-        self._idle = trio.Event()
+
+    async def _place(self, request: CallRequest) -> Line | CallRecord | Refusal:
+        if request.idempotency_key is not None:  # a repeated request is no new call, whatever we are doing
+            earlier = await self._store.under_key(request.idempotency_key)
+            if earlier is not None:
+                return _same_call(earlier, request)
+        if refusal := await self._probe() or self.refusal:
+            return refusal
+        line = self._office.prepare(request)
+        if isinstance(line, Refusal):
+            return line
+        self._claim(line)  # nothing was awaited since the last look: there are never more lines than allowed
+        record: CallRecord | None = None
+        try:
+            record = await self._store.add(line.record)
+        finally:
+            if record is not line.record:
+                self._release(line)
+        if record is not line.record:  # another request was quicker with the same key
+            return _same_call(record, request)
         self._calls.start_soon(self._carry, line, name=record.id)
         return line
 
-    def _prepare(self, request: CallRequest) -> Line | Refusal:
-        profile = self._profiles(request.agent)
-        if profile is None:
-            return Refusal("unknown-agent", f"there is no agent called {request.agent[:64]}")
-        if unknown := [name for name in profile.tools if name not in self._tools]:
-            return Refusal(
-                "unknown-tool", f"agent {profile.name} names tools that do not exist: {', '.join(unknown)}"
-            )
-        toolbox = Toolbox(self._tools[name] for name in profile.tools)
-        session = compose(profile, self._house.overrides, request.variables, toolbox.definitions)
-        if isinstance(session, Refusal):
-            return session
-        house = self._house
-        limit = min(request.time_limit_seconds or house.max_call_seconds, house.max_call_seconds)
-        call_id = f"call_{secrets.token_hex(12)}"
-        record = CallRecord(
-            id=call_id,
-            to=request.to,
-            agent=profile.name,
-            started_at=self._clock(),
-            time_limit_seconds=limit,
-            record=request.record,
-            machine_detection=request.machine_detection,
-            purpose=request.purpose or profile.purpose,
-            variables=dict(request.variables),
-            idempotency_key=request.idempotency_key,
-            request_digest=request.digest,
-        )
-        order = DialOrder(
-            call_id=call_id,
-            to=request.to,
-            url=twiml.twiml_url(house.public_url, call_id),
-            status_callback=twiml.status_url(house.public_url, call_id),
-            limit_seconds=limit,
-            ring_seconds=house.ring_seconds,
-            record=request.record,
-            recording_callback=twiml.recording_url(house.public_url, call_id) if request.record else None,
-            machine_detection=request.machine_detection,
-            amd_callback=(
-                twiml.amd_url(house.public_url, call_id) if request.machine_detection != "off" else None
-            ),
-        )
-        interrupt = session["input"].get("turn_detection", {}).get("interrupt_response", True)
-        terms = Terms(
-            session=session,
-            time_limit_seconds=float(limit),
-            barge_in=house.barge_in,
-            interruptible=interrupt,
-            lead_silence_seconds=house.lead_silence_seconds,
-        )
-        return Line(record, order, terms, toolbox, self._clock)
+    def _claim(self, line: Line) -> None:
+        self._lines[line.record.id] = line
+        if self._idle.is_set():
+            self._idle = trio.Event()
 
-    # ---- the life of one call ----------------------------------------------------------------------------------
+    def _release(self, line: Line) -> None:
+        del self._lines[line.record.id]
+        if not self._lines:
+            self._idle.set()
+
+    # ---- the life of one call --------------------------------------------------------------------
 
     async def _carry(self, line: Line) -> None:
-        """The border: whatever goes wrong in here ends this call and no other, and the record is saved."""
         structlog.contextvars.bind_contextvars(call_id=line.record.id)
         line.noted("started", {})
         log.info("call started", agent=line.record.agent)
         try:
             try:
-                await self._live(line)
-            except* Exception as bugs:
-                log.error("call crashed", exc_info=bugs)
-                line.end(Ending(Blame.US, Reason.CRASHED, repr(bugs.exceptions[0])))
+                await self._guard(line, self._live)
             finally:
                 line.end(Ending(Blame.US, Reason.CUT))  # what stands if nothing else ended it
                 with trio.move_on_after(SAVE_SECONDS, shield=True):  # the one shield of the house
-                    await self._save(line)
-            await self._see_off(line)
+                    await self._guard(line, self._save)
+            await self._guard(line, self._see_off)
         finally:
-            del self._lines[line.record.id]
-            if not self._lines:
-                self._idle.set()
+            self._release(line)
+
+    async def _guard(self, line: Line, phase: Callable[[Line], Awaitable[None]]) -> None:
+        """The border: whatever goes wrong in a phase of this call ends this call and no other."""
+        try:
+            await phase(line)
+        except* Exception as bugs:
+            log.error("call crashed", exc_info=bugs)
+            line.end(Ending(Blame.US, Reason.CRASHED, _name_of(bugs)))
 
     async def _live(self, line: Line) -> None:
-        with line.waiting:
-            async with trio.open_nursery() as nursery:  # the phone may be answered before the carrier answers us
-                nursery.start_soon(self._dial, line, name="dial")
-                await line.stream_arrived.wait()
-                nursery.cancel_scope.cancel()
+        await self._wait_stream(line)
         if line.stream is not None:
             await self._bridge(line, *line.stream)
         elif line.ending is None:
             await self._explain_no_stream(line)
+        if line.farewell is Farewell.SILENT:
+            await self._hang_up(line)
         if line.stream is None or (line.ending and line.ending.blame is Blame.CARRIER):
             await self._read_notices(line)
 
-    async def _dial(self, line: Line) -> None:
+    async def _wait_stream(self, line: Line) -> None:
+        async with trio.open_nursery() as nursery:  # the phone may be answered before the carrier answers us
+            nursery.start_soon(self._dial, line, nursery.cancel_scope, name="dial")
+            with line.waiting:
+                await line.stream_arrived.wait()
+            # An order that is under way is not cut off: its answer may be all that tells whom to hang up on.
+            is_in_doubt = line.record.status is Status.DIALING and line.record.sid is None
+            patience_seconds = ANSWER_SECONDS if is_in_doubt else 0.0
+            nursery.cancel_scope.deadline = trio.current_time() + patience_seconds
+
+    async def _dial(self, line: Line, order: trio.CancelScope) -> None:
         def dialing() -> None:
             if line.ending is not None:
-                line.waiting.cancel()  # ended while it waited: cancelled here, nothing is sent
+                order.cancel()  # ended while it waited: cancelled here, nothing is sent
             line.record.raise_status(Status.DIALING)
             line.noted("dialing", {})
 
@@ -263,14 +209,12 @@ class Switchboard:
         match dialled:
             case Placed(sid):
                 line.learn_sid(sid)
-                if line.answered_at is None:
-                    line.waiting.deadline = trio.current_time() + line.order.ring_seconds + RING_GRACE_SECONDS
             case Refused(code, _, sentence):
                 line.refusal = sentence
                 line.noted("refused by the carrier", {"code": code})
                 line.end(Ending(Blame.CARRIER, Reason.REFUSED, sentence))
-            case _:
-                log.warning("create was ambiguous", detail=dialled.detail)
+            case Uncertain(detail):
+                log.warning("create was ambiguous", detail=detail)
                 if line.record.sid is None:
                     line.record.raise_status(Status.UNKNOWN)
                     line.waiting.deadline = trio.current_time() + UNKNOWN_SECONDS
@@ -302,23 +246,19 @@ class Switchboard:
             hang_up=hang_up,
             answered_at=line.answered_at,
         )
-        await line.call.run()
-        return None
+        return line.end(await line.call.run())
 
     async def _explain_no_stream(self, line: Line) -> None:
-        """Nobody told us anything for too long: ask the carrier, and end the call by its answer or without one."""
-        if line.answered_at is not None:
-            return line.end(Ending(Blame.CARRIER, Reason.NO_STREAM))
-        if line.record.sid is None:
-            return line.end(Ending(Blame.CARRIER, Reason.NOT_PLACED))
-        with trio.move_on_after(HANG_UP_SECONDS):
-            found = await self._carrier.status_of(line.record.sid)
-            if found is not None and not isinstance(found, Unavailable):
-                line.carrier_said(found.status)
-        return line.end(Ending(Blame.CALLEE, Reason.NO_ANSWER, "the carrier never said more"))
+        """Nobody told us anything for too long: ask the carrier, and end by its answer or without one."""
+        if line.answered_at is None and line.record.sid is not None:
+            with trio.move_on_after(HANG_UP_SECONDS):
+                found = await self._carrier.status_of(line.record.sid)
+                if isinstance(found, CarrierCall):
+                    line.carrier_said(found.status)
+        line.end(line.unheard_of)
 
     async def _read_notices(self, line: Line) -> None:
-        """Put what the carrier noted down about a failed call into its record, so that no failure is silent."""
+        """Put what the carrier noted about a failed call into its record, so that no failure is silent."""
         if line.record.sid is None:
             return
         with trio.move_on_after(NOTICES_SECONDS):
@@ -329,11 +269,11 @@ class Switchboard:
                 ]
 
     async def _hang_up(self, line: Line) -> None:
-        if line.record.sid is None or line.confirmed.is_set():
+        if line.record.sid is None or line.confirmed.is_set() or line.told_to_hang_up:
             return
-        line.told_to_hang_up = True
         with trio.move_on_after(HANG_UP_SECONDS):
             outcome = await self._carrier.hang_up(line.record.sid)
+            line.told_to_hang_up = True
             line.noted("hung up", {"outcome": type(outcome).__name__})
             if isinstance(outcome, NotHungUp):
                 log.error("hang-up failed", detail=outcome.detail)
@@ -341,6 +281,8 @@ class Switchboard:
     async def _save(self, line: Line) -> None:
         record, ending = line.record, line.ending
         assert ending is not None
+        if line.stream is not None:
+            await line.stream[0].abort()  # closed long ago, unless the call never got as far as its bridge
         record.ending = ending
         record.ended_at = self._clock()
         record.counts = line.call.counts if line.call else {}
@@ -356,17 +298,17 @@ class Switchboard:
         )
 
     async def _see_off(self, line: Line) -> None:
-        """The carrier's side of the end: let a spoken farewell be heard, then hang up whatever is still up."""
+        """The carrier's side of the end: let a spoken farewell be heard, then hang up what is still up."""
         if line.farewell is Farewell.SPOKEN:
             with trio.move_on_after(SPOKEN_FAREWELL_SECONDS):
                 await line.confirmed.wait()
-        if not line.told_to_hang_up:
-            await self._hang_up(line)
+        await self._hang_up(line)
+        await self._captures.write(line.record.id)
 
-    # ---- what the carrier asks and says ------------------------------------------------------------------------
+    # ---- what the carrier asks and says ----------------------------------------------------------
 
     def document(self, call_id: str, attempt: int) -> Document:
-        """Which document a signed fetch gets; a fetch behind the stream is Twilio's word that the stream is over."""
+        """Which document a signed fetch gets; one behind the stream is Twilio's word that it is over."""
         line = self._lines.get(call_id)
         if line is None:
             return Document.UNKNOWN
@@ -387,11 +329,14 @@ class Switchboard:
             line.noted("carrier", {"status": callback.status.value})
             line.carrier_said(callback.status)
         if callback.status.is_terminal:
-            await self._store.confirm(call_id, self._clock())
+            try:
+                await self._store.confirm(call_id, self._clock())
+            except StoreError as problem:
+                log.warning("confirmation not stored", call_id=call_id, detail=str(problem))
 
     def machine_detected(self, call_id: str, callback: AmdCallback) -> None:
         """The verdict of the carrier's answering-machine detection."""
-        if line := self._lines.get(call_id):
+        if (line := self._lines.get(call_id)) and line.ending is None:
             line.record.answered_by = callback.answered_by.value
             line.noted("answered by", {"who": callback.answered_by.value})
 
@@ -422,7 +367,7 @@ class Switchboard:
         line.streams_spent.add(attempt)
         return line
 
-    # ---- what the operator says --------------------------------------------------------------------------------
+    # ---- what the operator says ------------------------------------------------------------------
 
     def hang_up(self, line: Line, *, goodbye: bool) -> None:
         """End a call because somebody asked for it."""
@@ -448,3 +393,16 @@ class Switchboard:
         self.phase = Phase.CLOSING
         for line in self.lines:
             line.end(Ending(Blame.US, Reason.CUT))
+
+
+def _same_call(earlier: CallRecord, request: CallRequest) -> CallRecord | Refusal:
+    if earlier.request_digest != request.digest:
+        return Refusal("key-conflict", "this Idempotency-Key was used for another request")
+    return earlier
+
+
+def _name_of(bug: BaseException) -> str:
+    """What kind of bug it was; its own words may hold speech or numbers."""
+    while isinstance(bug, BaseExceptionGroup):
+        bug = bug.exceptions[0]
+    return type(bug).__name__

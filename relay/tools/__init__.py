@@ -72,15 +72,16 @@ class Toolbox:
         missing = [key for key in tool.parameters.get("required", ()) if key not in arguments]
         if missing:
             return ToolOutcome(f"Please ask for: {', '.join(missing)}.", is_error=True)
-        with trio.move_on_after(TOOL_SECONDS) as patience:
-            try:
+        answer: str | None = None
+        try:
+            with trio.move_on_after(TOOL_SECONDS):
                 answer = orjson.dumps(await tool.run(arguments)).decode()
-            except ToolRefused as refused:
-                return ToolOutcome(str(refused), is_error=True)
-            except Exception:  # one of the five borders: a tool is user code
-                log.exception("tool failed", tool=name)
-                return ToolOutcome("That did not work. Say so, and offer another way.", is_error=True)
-        if patience.cancelled_caught:
+        except ToolRefused as refused:
+            return ToolOutcome(str(refused), is_error=True)
+        except Exception:  # one of the five borders: a tool is user code
+            log.exception("tool failed", tool=name)
+            return ToolOutcome("That did not work. Say so, and offer another way.", is_error=True)
+        if answer is None:
             log.warning("tool too slow", tool=name, seconds=TOOL_SECONDS)
             return ToolOutcome("That takes too long just now. Say so, and offer another way.", is_error=True)
         if len(answer) > RESULT_CHARACTERS:

@@ -40,7 +40,7 @@ def builtin_tools(appointments: Appointments) -> dict[str, Tool]:
     tools = (
         Tool(
             name="end_call",
-            description="Hang up. Call it when the conversation is over, then say goodbye in one short sentence.",
+            description="Hang up. Call it when the conversation is over, then say goodbye in one sentence.",
             parameters={"type": "object", "properties": {}, "required": []},
             run=_nothing,
             ends_call=True,

@@ -5,7 +5,7 @@ Knows Quart; decides nothing about calls.
 
 from __future__ import annotations
 
-from quart import Response, request
+from quart import Response, has_request_context, request
 from quart.typing import ResponseReturnValue
 from quart_schema import HttpSecurityScheme, Info, QuartSchema, RequestSchemaValidationError
 from quart_trio import QuartTrio
@@ -49,7 +49,7 @@ def create_app(switchboard: Switchboard, store: Store, trust: Trust, *, max_call
 
     @app.errorhandler(HTTPException)
     async def http_error(problem: HTTPException) -> ResponseReturnValue:
-        if request.path.startswith("/v1"):
+        if has_request_context() and request.path.startswith("/v1"):  # a refused upgrade has no request
             code = (problem.name or "error").lower().replace(" ", "-")
             return error(problem.code or 500, code, problem.description or "")
         return Response("", status=problem.code or 500)

@@ -37,7 +37,9 @@ class CallBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    to: Annotated[str, StringConstraints(pattern=_E164.pattern + "$")] = Field(description="E.164, with the +")
+    to: Annotated[str, StringConstraints(pattern=_E164.pattern + "$")] = Field(
+        description="E.164, with the +"
+    )
     agent: Annotated[str, StringConstraints(max_length=100)] = "default"
     variables: dict[str, Value] = Field(default={}, max_length=50)
     purpose: Literal["informational", "collections", "telemarketing"] | None = None
@@ -78,7 +80,9 @@ def operator_routes(
         if api_token and hmac.compare_digest(given, f"Bearer {api_token}".encode()):
             return None
         remedy = "send the RELAY_API_TOKEN of the service as a bearer token"
-        return error(401, "unauthorized", remedy if api_token else "RELAY_API_TOKEN is not set on the service")
+        return error(
+            401, "unauthorized", remedy if api_token else "RELAY_API_TOKEN is not set on the service"
+        )
 
     @routes.post("/calls")
     @security_scheme([{"bearer": []}])
@@ -122,7 +126,7 @@ def operator_routes(
     async def calls(query_args: ListQuery) -> ResponseReturnValue:
         """The newest calls, newest first."""
         records = await store.recent(query_args.limit)
-        return jsonify({"calls": [_listed(record) for record in records]})
+        return jsonify({"calls": [_listed(as_it_is(record)) for record in records]})
 
     @routes.get("/calls/<call_id>")
     @security_scheme([{"bearer": []}])
@@ -131,7 +135,7 @@ def operator_routes(
         record = await store.get(call_id)
         if record is None:
             return _unknown(call_id)
-        return Response(orjson.dumps(record.as_json()), content_type="application/json")
+        return Response(orjson.dumps(as_it_is(record).as_json()), content_type="application/json")
 
     @routes.post("/calls/<call_id>/hangup")
     @security_scheme([{"bearer": []}])
@@ -148,6 +152,11 @@ def operator_routes(
             return jsonify(line.record.summary()), 202
         record = await store.get(call_id)
         return _unknown(call_id) if record is None else (jsonify(record.summary()), 200)
+
+    def as_it_is(record: CallRecord) -> CallRecord:
+        """A live call of this node as it is now, which the store may hear of a moment later."""
+        line = switchboard.line(record.id)
+        return record if line is None else line.record
 
     def _unknown(call_id: str) -> ResponseReturnValue:
         return error(404, "unknown-call", f"there is no call {call_id[:64]}")

@@ -1,0 +1,762 @@
+"""Every call is placed, ended and recorded once, whatever the carrier says or does not say.
+
+Must not know HTTP or real time: the carrier is a class, the store is the one in memory, the clock jumps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.lowlevel
+import trio.testing
+from trio.testing import MockClock
+
+from relay.dialogue import BargeIn
+from relay.legs import Leg
+from relay.line import Line
+from relay.outcomes import Blame, Ending, LegClosed, Reason, Refusal
+from relay.profiles import Overrides, Profile
+from relay.store import CallRecord, MemoryStore, Status
+from relay.store.ledger import Written
+from relay.store.records import StoreError
+from relay.switchboard import CallRequest, Document, House, Phase, Switchboard
+from relay.telemetry.capture import Captures
+from relay.wire.callbacks import (
+    AmdCallback,
+    AnsweredBy,
+    CarrierStatus,
+    StatusCallback,
+    StreamCallback,
+    StreamEvent,
+)
+from relay.wire.carrier import (
+    AlreadyEnded,
+    CarrierCall,
+    Dialled,
+    DialOrder,
+    HangUp,
+    HungUp,
+    NotHungUp,
+    Notice,
+    Placed,
+    Refused,
+    Unavailable,
+    Uncertain,
+)
+from tests.far_ends import MemoryStream, join_agent_leg, join_phone_leg, memory_pair
+
+SID = "CA" + "1" * 32
+STREAM = "MZ" + "2" * 32
+EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
+PROFILE = Profile(
+    name="default",
+    purpose="informational",
+    disclosure="This is an automated call from the clinic.",
+    system_prompt="Be kind.",
+)
+
+
+class FakeCarrier:
+    """The carrier as a class: what it answers is set, what it was asked is kept."""
+
+    def __init__(self) -> None:
+        self.answer: Dialled | Exception = Placed(SID)
+        self.queue_seconds = 0.0  # held back by the pace
+        self.answer_seconds = 0.1
+        self.hang_up_answer: HangUp | Exception = HungUp()
+        self.status: CarrierCall | Unavailable | None = None
+        self.told: list[Notice] | Unavailable = []
+        self.dialled: list[str] = []
+        self.hung_up: list[tuple[str, float]] = []
+        self.asked = 0
+
+    async def dial(self, order: DialOrder, *, on_dialing: Callable[[], None] = lambda: None) -> Dialled:
+        await trio.sleep(self.queue_seconds)
+        on_dialing()
+        await trio.lowlevel.checkpoint()
+        self.dialled.append(order.call_id)
+        await trio.sleep(self.answer_seconds)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    async def hang_up(self, sid: str) -> HangUp:
+        self.hung_up.append((sid, trio.current_time()))
+        await trio.sleep(0.1)
+        if isinstance(self.hang_up_answer, Exception):
+            raise self.hang_up_answer
+        return self.hang_up_answer
+
+    async def status_of(self, sid: str) -> CarrierCall | Unavailable | None:
+        self.asked += 1
+        await trio.sleep(0.1)
+        return self.status
+
+    async def calls_since(self, to: str, since: datetime) -> list[CarrierCall] | Unavailable:
+        await trio.lowlevel.checkpoint()
+        return []
+
+    async def notices(self, sid: str) -> list[Notice] | Unavailable:
+        await trio.sleep(0.1)
+        return self.told
+
+
+class CountingStore(MemoryStore):
+    """Counts final records, and fails when told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.saved: list[str] = []
+        self.fails: Exception | None = None
+
+    async def add(self, record: CallRecord) -> CallRecord:
+        if self.fails:
+            raise self.fails
+        return await super().add(record)
+
+    async def save(self, record: CallRecord) -> Written:
+        self.saved.append(record.id)
+        if self.fails:
+            raise self.fails
+        return await super().save(record)
+
+
+class Desk:
+    """A switchboard under test, with the carrier, the store and the legs around it."""
+
+    def __init__(
+        self, nursery: trio.Nursery, calls: trio.Nursery, max_calls: int, folder: Path | None
+    ) -> None:
+        self.nursery = nursery
+        self.calls = calls
+        self.carrier = FakeCarrier()
+        self.store = CountingStore()
+        self.streams: list[MemoryStream] = []
+        self.agent_fails: BaseException | None = None
+        self.board = Switchboard(
+            house=House(
+                public_url="https://relay.test",
+                max_call_seconds=600,
+                max_calls=max_calls,
+                ring_seconds=30,
+                barge_in=BargeIn.INTERRUPTED,
+                lead_silence_seconds=0.25,
+                overrides=Overrides(),
+            ),
+            calls=calls,
+            carrier=self.carrier,
+            open_agent=self.open_agent,
+            store=self.store,
+            profiles={"default": PROFILE}.get,
+            tools={},
+            clock=lambda: EPOCH + timedelta(seconds=trio.current_time()),
+            probe=self.probe,
+            captures=Captures(folder),
+        )
+        self.unreachable: Refusal | None = None
+
+    async def probe(self) -> Refusal | None:
+        await trio.sleep(0.01)
+        return self.unreachable
+
+    async def open_agent(self) -> Leg:
+        await trio.lowlevel.checkpoint()
+        if self.agent_fails is not None:
+            raise self.agent_fails
+        ours, theirs = memory_pair()
+        self.streams.append(ours)
+        leg, _ = await join_agent_leg(self.nursery, ours, theirs)
+        return leg
+
+    async def place(self, **request: Any) -> Line:
+        """A call that was taken."""
+        line = await self.board.place(CallRequest(**{"to": "+15005550006", **request}))
+        assert isinstance(line, Line), line
+        return line
+
+    async def placed(self, **request: Any) -> Line:
+        """A call that the carrier has taken too."""
+        line = await self.place(**request)
+        await line.decided.wait()
+        return line
+
+    async def says(self, line: Line, *statuses: CarrierStatus) -> None:
+        """Status callbacks, in that order."""
+        for status in statuses:
+            await self.board.carrier_called_back(line.record.id, StatusCallback(SID, status))
+
+    async def streams_in(self, line: Line, attempt: int = 0) -> Any:
+        """Twilio fetches the document and connects its stream; answers with the far end."""
+        assert self.board.document(line.record.id, attempt) is Document.CONNECT
+        assert self.board.admit(line.record.id, attempt, SID) is line
+        ours, theirs = memory_pair()
+        self.streams.append(ours)
+        leg, far = await join_phone_leg(self.nursery, ours, theirs)
+        line.connect(leg, STREAM)
+        await trio.testing.wait_all_tasks_blocked()
+        return far
+
+    async def ended(self, line: Line, blame: Blame, reason: Reason) -> CallRecord:
+        """The call ends so: one record, nothing open, the carrier told; answers with the record."""
+        with trio.fail_after(1000):
+            await self.board.wait_idle()
+        record = await self.store.get(line.record.id)
+        assert record is not None
+        assert record.status is Status.ENDED
+        assert record.ending is not None
+        assert (record.ending.blame, record.ending.reason) == (blame, reason), record.ending
+        assert self.store.saved.count(record.id) == 1
+        assert all(stream.closed for stream in self.streams)
+        assert len(self.carrier.hung_up) <= 1
+        return record
+
+
+@asynccontextmanager
+async def open_desk(max_calls: int = 10, folder: Path | None = None) -> AsyncIterator[Desk]:
+    async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as calls:
+            yield Desk(nursery, calls, max_calls, folder)
+        nursery.cancel_scope.cancel()
+
+
+def shown(line: Line) -> object:
+    """The status as the operator sees it."""
+    return line.record.summary()["status"]
+
+
+OPERATOR = (Blame.US, Reason.OPERATOR)
+
+
+# ---- placing --------------------------------------------------------------------------------------
+
+
+async def test_a_call_that_the_carrier_takes_is_dialing_and_has_a_sid(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        line = await desk.placed()
+        assert line.record.summary() == {
+            "id": line.record.id,
+            "sid": SID,
+            "status": "dialing",
+            "to": "+15005550006",
+            "agent": "default",
+        }
+        await desk.says(line, CarrierStatus.NO_ANSWER)
+        record = await desk.ended(line, Blame.CALLEE, Reason.NO_ANSWER)
+        assert record.duration_seconds == 0
+        assert desk.carrier.hung_up == []
+
+
+async def test_a_call_that_the_carrier_refuses_says_why(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        desk.carrier.answer = Refused(21219, 400, "Verify the number first.")
+        line = await desk.placed()
+        assert line.refusal == "Verify the number first."
+        await desk.ended(line, Blame.CARRIER, Reason.REFUSED)
+        assert desk.carrier.hung_up == []
+
+
+async def test_an_ambiguous_call_is_adopted_by_a_signed_request(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        desk.carrier.answer = Uncertain("timed out")
+        line = await desk.placed()
+        assert shown(line) == "unknown"
+        await trio.sleep(290)
+        assert line.learn_sid(SID)
+        await desk.says(line, CarrierStatus.RINGING)
+        await trio.sleep(25)
+        assert shown(line) == "ringing"
+        await desk.streams_in(line)
+        await desk.says(line, CarrierStatus.COMPLETED)
+        await desk.ended(line, Blame.CALLEE, Reason.HUNG_UP)
+
+
+async def test_an_ambiguous_call_that_is_never_heard_of_was_not_placed(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        desk.carrier.answer = Uncertain("timed out")
+        began = trio.current_time()
+        line = await desk.placed()
+        await desk.ended(line, Blame.CARRIER, Reason.NOT_PLACED)
+        assert trio.current_time() - began == pytest.approx(300, abs=1)
+        assert desk.carrier.dialled == [line.record.id]
+
+
+async def test_a_call_learnt_before_its_ambiguous_answer_does_not_wait_for_ever(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_desk() as desk:
+        desk.carrier.answer = Uncertain("timed out")
+        desk.carrier.answer_seconds = 10
+        line = await desk.place()
+        await trio.sleep(2)
+        assert line.learn_sid(SID)
+        await desk.ended(line, Blame.CARRIER, Reason.FAILED)
+        assert trio.current_time() < 120
+        assert [sid for sid, _ in desk.carrier.hung_up] == [SID]
+
+
+async def test_a_full_node_refuses_and_never_takes_one_more(autojump_clock: MockClock) -> None:
+    async with open_desk(max_calls=2) as desk:
+        answers: list[object] = []
+
+        async def ask() -> None:
+            answers.append(await desk.board.place(CallRequest(to="+15005550006")))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(ask)
+        assert sorted(type(answer).__name__ for answer in answers) == ["Line"] * 2 + ["Refusal"] * 3
+        desk.board.cut_all()
+
+
+@pytest.mark.parametrize("problem", ["public-url", "draining", "no-store", "unknown-agent"])
+async def test_a_refused_request_leaves_nothing_behind(autojump_clock: MockClock, problem: str) -> None:
+    async with open_desk() as desk:
+        match problem:
+            case "public-url":
+                desk.unreachable = Refusal("public-url", "no tunnel")
+            case "draining":
+                desk.board.drain()
+            case "no-store":
+                desk.store.fails = StoreError("disk full")
+        agent = "nobody" if problem == "unknown-agent" else "default"
+        refused = await desk.board.place(CallRequest(to="+15005550006", agent=agent))
+        assert isinstance(refused, Refusal)
+        assert refused.code == problem
+        assert desk.board.lines == []
+        await desk.board.wait_idle()
+        assert desk.carrier.dialled == []
+
+
+async def test_the_same_key_is_the_same_call_and_another_body_a_conflict(autojump_clock: MockClock) -> None:
+    async with open_desk(max_calls=1) as desk:
+        line = await desk.placed(idempotency_key="k", digest="d")
+        again = await desk.board.place(CallRequest(to="+1", idempotency_key="k", digest="d"))
+        assert isinstance(again, CallRecord)  # although the node is full
+        assert again.id == line.record.id
+        other = await desk.board.place(CallRequest(to="+1", idempotency_key="k", digest="e"))
+        assert isinstance(other, Refusal)
+        assert other.code == "key-conflict"
+        assert desk.carrier.dialled == [line.record.id]
+        desk.board.cut_all()
+
+
+async def test_two_requests_with_one_key_at_once_dial_once(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        answers: list[object] = []
+
+        async def ask() -> None:
+            request = CallRequest(to="+15005550006", idempotency_key="k", digest="d")
+            answers.append(await desk.board.place(request))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(ask)
+        await trio.sleep(1)
+        assert sorted(type(answer).__name__ for answer in answers) == ["CallRecord"] * 3 + ["Line"]
+        assert len(desk.carrier.dialled) == len(desk.board.lines) == 1
+        desk.board.cut_all()
+
+
+# ---- what the carrier says ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "blame", "reason"),
+    [
+        (CarrierStatus.BUSY, Blame.CALLEE, Reason.BUSY),
+        (CarrierStatus.NO_ANSWER, Blame.CALLEE, Reason.NO_ANSWER),
+        (CarrierStatus.FAILED, Blame.CARRIER, Reason.FAILED),
+        (CarrierStatus.CANCELED, Blame.CARRIER, Reason.CANCELED),
+        (CarrierStatus.COMPLETED, Blame.CARRIER, Reason.NO_STREAM),
+    ],
+)
+@pytest.mark.parametrize("late", [False, True])
+async def test_the_first_terminal_callback_ends_the_call(
+    autojump_clock: MockClock, status: CarrierStatus, blame: Blame, reason: Reason, late: bool
+) -> None:
+    async with open_desk() as desk:
+        line = await desk.placed()
+        desk.carrier.told = [Notice(11200, "The document could not be fetched.")]
+        if not late:
+            await desk.says(line, CarrierStatus.INITIATED, CarrierStatus.RINGING)
+        await desk.says(line, status, CarrierStatus.RINGING, CarrierStatus.IN_PROGRESS)
+        await desk.says(line, CarrierStatus.COMPLETED)
+        record = await desk.ended(line, blame, reason)
+        assert record.carrier_confirmed_at is not None
+        assert record.answered_at is None
+        assert record.duration_seconds == 0
+        assert record.notices == [{"code": 11200, "message": "The document could not be fetched."}]
+        assert desk.carrier.hung_up == []
+
+
+async def test_ranks_only_rise_when_callbacks_come_out_of_order(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        line = await desk.placed()
+        await desk.says(line, CarrierStatus.IN_PROGRESS, CarrierStatus.RINGING, CarrierStatus.INITIATED)
+        assert line.record.status is Status.LIVE
+        desk.board.cut_all()
+
+
+async def test_an_answered_call_without_a_stream_ends_after_fifteen_seconds(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_desk() as desk:
+        line = await desk.placed()
+        await desk.says(line, CarrierStatus.RINGING)
+        await trio.sleep(20)
+        began = trio.current_time()
+        assert desk.board.document(line.record.id, 0) is Document.CONNECT
+        await trio.sleep(14.9)
+        assert shown(line) == "live"
+        await trio.sleep(0.2)
+        assert line.ending is not None
+        assert desk.board.document(line.record.id, 1) is Document.SAY
+        await desk.ended(line, Blame.CARRIER, Reason.NO_STREAM)
+        ((_, hung_up_at),) = desk.carrier.hung_up
+        assert 25 <= hung_up_at - began <= 26  # ten seconds for the spoken farewell
+
+
+async def test_a_document_behind_the_stream_ends_a_call_whose_stream_was_refused(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_desk() as desk:
+        line = await desk.placed()
+        assert desk.board.document(line.record.id, 0) is Document.CONNECT
+        assert desk.board.document(line.record.id, 1) is Document.SAY
+        await desk.says(line, CarrierStatus.COMPLETED)
+        await desk.ended(line, Blame.CARRIER, Reason.NO_STREAM)
+        assert desk.carrier.hung_up == []
+
+
+@pytest.mark.parametrize(
+    ("found", "blame", "reason"),
+    [
+        (CarrierStatus.BUSY, Blame.CALLEE, Reason.BUSY),
+        (CarrierStatus.COMPLETED, Blame.CARRIER, Reason.NO_STREAM),
+        (CarrierStatus.RINGING, Blame.CALLEE, Reason.NO_ANSWER),
+        (CarrierStatus.IN_PROGRESS, Blame.CARRIER, Reason.NO_STREAM),
+        (CarrierStatus.QUEUED, Blame.CARRIER, Reason.FAILED),
+        (None, Blame.CARRIER, Reason.FAILED),
+    ],
+)
+async def test_a_call_that_nobody_reports_on_is_asked_after(
+    autojump_clock: MockClock, found: CarrierStatus | None, blame: Blame, reason: Reason
+) -> None:
+    async with open_desk() as desk:
+        desk.carrier.status = CarrierCall(SID, found, "+15005550006") if found else None
+        line = await desk.placed()
+        began = trio.current_time()
+        await desk.ended(line, blame, reason)
+        assert desk.carrier.asked == 1
+        assert trio.current_time() - began <= 30 + 60 + 25
+        told = [sid for sid, _ in desk.carrier.hung_up]
+        assert told == ([] if found and found.is_terminal else [SID])
+
+
+async def test_a_stream_that_the_carrier_gave_up_ends_the_call(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        line = await desk.placed()
+        await desk.streams_in(line)
+        desk.board.stream_called_back(line.record.id, StreamCallback(SID, StreamEvent.ERROR, STREAM, "31921"))
+        await desk.ended(line, Blame.CARRIER, Reason.LOST)
+
+
+async def test_a_token_is_good_for_one_stream_of_one_call(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        line = await desk.placed()
+        assert desk.board.admit("call_other", 0, SID) is None
+        assert desk.board.admit(line.record.id, 0, "CA" + "9" * 32) is None
+        await desk.streams_in(line)
+        assert desk.board.admit(line.record.id, 0, SID) is None
+        assert desk.board.admit(line.record.id, 1, SID) is None
+        desk.board.cut_all()
+
+
+async def test_the_record_is_closed_with_the_call(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        line = await desk.placed()
+        desk.agent_fails = LegClosed(Blame.AGENT, Reason.UNREACHABLE, "no route")
+        await desk.streams_in(line)
+        await trio.sleep(1)
+        assert line.record.status is Status.ENDED  # while the farewell is being spoken
+        closed = line.record.as_json()
+        desk.board.machine_detected(line.record.id, AmdCallback(SID, AnsweredBy.HUMAN))
+        await desk.says(line, CarrierStatus.RINGING)
+        assert desk.board.document(line.record.id, 1) is Document.SAY
+        assert line.record.as_json() == closed
+        await desk.says(line, CarrierStatus.COMPLETED)
+        record = await desk.ended(line, Blame.AGENT, Reason.UNREACHABLE)
+        assert {key for key, value in record.as_json().items() if value != closed[key]} == {
+            "carrier_confirmed_at"
+        }
+
+
+# ---- what the operator says -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("goodbye", [False, True])
+async def test_hanging_up_on_a_queued_call_never_dials_it(autojump_clock: MockClock, goodbye: bool) -> None:
+    async with open_desk() as desk:
+        desk.carrier.queue_seconds = 30
+        line = await desk.place()
+        await trio.sleep(5)
+        assert line.record.status is Status.QUEUED
+        desk.board.hang_up(line, goodbye=goodbye)
+        began = trio.current_time()
+        await desk.ended(line, *OPERATOR)
+        assert trio.current_time() - began < 0.1
+        assert desk.carrier.dialled == []
+
+
+@pytest.mark.parametrize("goodbye", [False, True])
+async def test_hanging_up_while_the_order_is_under_way_hangs_up_what_it_places(
+    autojump_clock: MockClock, goodbye: bool
+) -> None:
+    async with open_desk() as desk:
+        desk.carrier.answer_seconds = 2
+        line = await desk.place()
+        await trio.sleep(1)
+        assert line.record.status is Status.DIALING
+        desk.board.hang_up(line, goodbye=goodbye)
+        await desk.ended(line, *OPERATOR)
+        assert [sid for sid, _ in desk.carrier.hung_up] == [SID]
+
+
+async def test_an_order_that_nobody_answers_does_not_hold_up_the_end(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        desk.carrier.answer_seconds = 60
+        line = await desk.place()
+        await trio.sleep(1)
+        began = trio.current_time()
+        desk.board.hang_up(line, goodbye=False)
+        await desk.ended(line, *OPERATOR)
+        assert trio.current_time() - began <= 5.1
+
+
+@pytest.mark.parametrize("goodbye", [False, True])
+async def test_hanging_up_on_a_ringing_call_tells_the_carrier_at_once(
+    autojump_clock: MockClock, goodbye: bool
+) -> None:
+    async with open_desk() as desk:
+        line = await desk.placed()
+        await desk.says(line, CarrierStatus.RINGING)
+        began = trio.current_time()
+        desk.board.hang_up(line, goodbye=goodbye)
+        await desk.ended(line, *OPERATOR)
+        assert desk.carrier.hung_up == [(SID, began)]
+
+
+@pytest.mark.parametrize("goodbye", [False, True])
+async def test_hanging_up_on_a_live_call_tells_the_carrier_at_once(
+    autojump_clock: MockClock, goodbye: bool
+) -> None:
+    async with open_desk() as desk:
+        line = await desk.placed()
+        far = await desk.streams_in(line)
+        began = trio.current_time()
+        desk.board.hang_up(line, goodbye=goodbye)  # nobody has said a word yet, so there is no goodbye
+        await desk.ended(line, *OPERATOR)
+        assert desk.carrier.hung_up == [(SID, began)]
+        assert far.stream is not None
+
+
+async def test_a_hang_up_that_fails_is_not_the_end_of_anything(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        line = await desk.placed()
+        desk.carrier.hang_up_answer = NotHungUp("503")
+        desk.board.hang_up(line, goodbye=False)
+        await desk.ended(line, *OPERATOR)
+
+
+# ---- farewells ------------------------------------------------------------------------------------
+
+
+async def test_a_spoken_farewell_is_hung_up_on_after_ten_seconds(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        desk.agent_fails = LegClosed(Blame.AGENT, Reason.UNREACHABLE, "no route")
+        line = await desk.placed()
+        await desk.streams_in(line)
+        began = trio.current_time()
+        assert desk.board.document(line.record.id, 1) is Document.SAY
+        await desk.ended(line, Blame.AGENT, Reason.UNREACHABLE)
+        ((_, hung_up_at),) = desk.carrier.hung_up
+        assert hung_up_at - began == pytest.approx(10, abs=1.5)
+
+
+async def test_a_spoken_farewell_that_the_carrier_ends_itself_needs_no_hang_up(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_desk() as desk:
+        desk.agent_fails = LegClosed(Blame.AGENT, Reason.UNREACHABLE, "no route")
+        line = await desk.placed()
+        await desk.streams_in(line)
+        await trio.sleep(3)
+        await desk.says(line, CarrierStatus.COMPLETED)
+        record = await desk.ended(line, Blame.AGENT, Reason.UNREACHABLE)
+        assert desk.carrier.hung_up == []
+        assert record.carrier_confirmed_at is not None
+
+
+async def test_an_unknown_call_gets_the_document_for_strangers(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        assert desk.board.document("call_nobody", 0) is Document.UNKNOWN
+
+
+# ---- signals --------------------------------------------------------------------------------------
+
+
+async def test_a_draining_node_goes_on_with_what_it_has(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        line = await desk.placed()
+        desk.board.drain()
+        assert desk.board.refusal is not None
+        far = await desk.streams_in(line)
+        assert line.ending is None
+        desk.board.wind_up_all()
+        assert desk.board.phase is Phase.CLOSING
+        await desk.ended(line, Blame.US, Reason.DRAINED)
+        assert far.stream is not None
+
+
+async def test_cutting_ends_every_call_in_every_phase(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        live = await desk.placed()
+        await desk.streams_in(live)
+        desk.carrier.queue_seconds = 60
+        queued = await desk.place()
+        desk.board.cut_all()
+        began = trio.current_time()
+        await desk.board.wait_idle()
+        assert trio.current_time() - began < 3
+        for line in (live, queued):
+            assert line.record.ending == Ending(Blame.US, Reason.CUT)
+        assert sorted(desk.store.saved) == sorted(line.record.id for line in (live, queued))
+
+
+async def test_whoever_waits_for_the_last_call_is_woken_although_calls_came_meanwhile(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_desk() as desk:
+        await desk.placed()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(desk.board.wait_idle)
+            await trio.testing.wait_all_tasks_blocked()
+            await desk.placed()
+            desk.board.cut_all()
+            with trio.fail_after(10):
+                await desk.board.wait_idle()
+            nursery.cancel_scope.deadline = trio.current_time() + 10
+        assert not nursery.cancel_scope.cancelled_caught
+
+
+@pytest.mark.parametrize("phase", ["queued", "dialing", "ringing", "live", "farewell"])
+async def test_a_cancelled_nursery_still_saves_every_record_once(
+    autojump_clock: MockClock, phase: str
+) -> None:
+    async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as calls:
+            desk = Desk(nursery, calls, 10, None)
+            match phase:
+                case "queued":
+                    desk.carrier.queue_seconds = 60
+                    line = await desk.place()
+                case "dialing":
+                    desk.carrier.answer_seconds = 60
+                    line = await desk.place()
+                case "farewell":
+                    desk.agent_fails = LegClosed(Blame.AGENT, Reason.UNREACHABLE, "no route")
+                    line = await desk.placed()
+                    await desk.streams_in(line)
+                case _:
+                    line = await desk.placed()
+                    if phase == "live":
+                        await desk.streams_in(line)
+            await trio.sleep(2)
+            calls.cancel_scope.cancel()
+        ending = (Blame.AGENT, Reason.UNREACHABLE) if phase == "farewell" else (Blame.US, Reason.CUT)
+        await desk.ended(line, *ending)
+        assert desk.board.lines == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_call_cancelled_as_its_stream_arrives_leaves_no_stream(autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as calls:
+            desk = Desk(nursery, calls, 10, None)
+            line = await desk.placed()
+            ours, theirs = memory_pair()
+            leg, _ = await join_phone_leg(nursery, ours, theirs)
+            desk.streams.append(ours)
+            assert desk.board.admit(line.record.id, 0, SID) is line
+            line.connect(leg, STREAM)
+            calls.cancel_scope.cancel()
+        await desk.ended(line, Blame.US, Reason.CUT)
+        nursery.cancel_scope.cancel()
+
+
+# ---- bugs -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["dial", "agent", "hang-up", "save"])
+async def test_a_bug_in_one_call_does_not_disturb_another(autojump_clock: MockClock, where: str) -> None:
+    async with open_desk() as desk:
+        healthy = await desk.placed()
+        await desk.streams_in(healthy)
+        match where:
+            case "dial":
+                desk.carrier.answer = ZeroDivisionError()
+                broken = await desk.place()
+                await trio.sleep(1)
+            case "agent":
+                desk.agent_fails = ZeroDivisionError()
+                broken = await desk.placed()
+                await desk.streams_in(broken)
+                await trio.sleep(1)
+            case "hang-up":
+                desk.carrier.hang_up_answer = ZeroDivisionError()
+                broken = await desk.placed()
+                broken.end(Ending(Blame.US, Reason.OPERATOR))
+                await trio.sleep(1)
+                desk.carrier.hang_up_answer = AlreadyEnded()
+            case _:
+                broken = await desk.placed()
+                desk.store.fails = ZeroDivisionError()
+                broken.end(Ending(Blame.US, Reason.OPERATOR))
+                await trio.sleep(1)
+                desk.store.fails = None
+        assert broken.record.status is Status.ENDED
+        assert broken.record.ending is not None
+        wanted = Reason.CRASHED if where in ("dial", "agent") else Reason.OPERATOR
+        assert broken.record.ending.reason is wanted
+        assert desk.store.saved == [broken.record.id]
+        assert healthy.ending is None
+        assert healthy.call is not None
+        desk.board.cut_all()
+        await desk.board.wait_idle()
+        assert sorted(desk.store.saved) == sorted([broken.record.id, healthy.record.id])
+
+
+async def test_a_store_that_is_down_at_the_end_does_not_keep_the_phone_ringing(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_desk() as desk:
+        line = await desk.placed()
+        desk.store.fails = StoreError("disk full")
+        desk.board.hang_up(line, goodbye=False)
+        await desk.board.wait_idle()
+        assert [sid for sid, _ in desk.carrier.hung_up] == [SID]
+
+
+async def test_a_capture_is_written_when_the_call_is_over(tmp_path: Path) -> None:
+    async with open_desk(folder=tmp_path) as desk:
+        line = await desk.placed()
+        far = await desk.streams_in(line)
+        await far.send('{"event":"stop","streamSid":"' + STREAM + '"}')
+        await desk.ended(line, Blame.CALLEE, Reason.HUNG_UP)
+        assert '"stop"' in (tmp_path / f"{line.record.id}.jsonl").read_text()
