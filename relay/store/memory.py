@@ -1,68 +1,396 @@
-"""Records in memory: gone with the process.
+"""The ledger in memory: gone with the process, and the plainest statement of what a ledger does.
 
-Knows nothing of calls beyond their records.
+Knows no database and no thread; nothing in it waits, so that every method is one step.
 """
 
 from __future__ import annotations
 
 import itertools
-from datetime import datetime
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import trio
 
-from relay.store.records import CallRecord, StoreError
+from relay.compliance.case import OWN_LIST, Consent, DialRequest, Facts, ListCopy, Revocation
+from relay.compliance.gate import Permit, Refused
+from relay.compliance.verdict import Verdict
+from relay.store.chain import SealedEntry, Verification, verify
+from relay.store.diary import heard_at, seal_fresh, unseal
+from relay.store.ledger import (
+    LEASE_SECONDS,
+    PAST_LIMIT_SECONDS,
+    Erasure,
+    Judge,
+    ListEntry,
+    Listing,
+    Purge,
+    Retention,
+    Store,
+    Wish,
+    WishKind,
+    Written,
+)
+from relay.store.records import CallRecord, Kind, Progress, Status, StoreError
+from relay.store.subjects import REMEMBERED, standing, subject_as_json
 
 KEPT_CALLS = 10_000  # the oldest ended ones are forgotten past that; some 30 kB a call with its timeline
 
+_DAWN = datetime.min.replace(tzinfo=UTC)  # before every lease
 
-class MemoryStore:
-    """Keeps the records themselves, not copies: a live call is seen as it is."""
 
-    def __init__(self, kept: int = KEPT_CALLS) -> None:
+@dataclass(slots=True)
+class _Kept:
+    """A call as the ledger knows it: a copy of the record as it was last written, and the sealed diary."""
+
+    record: CallRecord
+    diary: list[SealedEntry] = field(default_factory=list)
+    lease_until: datetime = _DAWN
+    overdue_at: datetime | None = None
+    conversed_at: datetime | None = None
+    transcript_purged: bool = False
+    erased: bool = False
+
+    @property
+    def is_alive(self) -> bool:
+        return self.record.status is not Status.ENDED
+
+    @property
+    def head(self) -> str:
+        return self.diary[-1].link if self.diary else self.record.id
+
+    def seize(self, node: str, until: datetime) -> int:
+        self.record.owner, self.lease_until = node, until
+        self.record.fence += 1
+        return self.record.fence
+
+    def copy(self) -> CallRecord:
+        return replace(self.record, entries=unseal(self.diary), kept=len(self.diary))
+
+    def blank(self, kinds: Collection[Kind] = tuple(Kind)) -> None:
+        self.diary = [replace(e, body=None, salt=None) if e.kind in kinds else e for e in self.diary]
+
+    def empty(self) -> None:
+        self.blank()
+        self.erased = True
+        nothing: dict[str, Any] = {"counts": {}, "notices": [], "variables": {}, "to": ""}
+        ending = self.record.ending and replace(self.record.ending, detail="")
+        self.record = replace(self.record, **nothing, stream_sid=None, session_id=None, ending=ending)
+
+
+@dataclass(slots=True)
+class _Attempt:
+    number: str | None
+    verdict: Verdict
+    permitted_at: datetime | None
+
+
+class MemoryStore(Store):
+    """A ledger for one process: simulations, demonstrations and tests."""
+
+    def __init__(
+        self, kept: int = KEPT_CALLS, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
         self._kept = kept
-        self._records: dict[str, CallRecord] = {}
+        self._clock = clock
+        self._calls: dict[str, _Kept] = {}  # in the order in which they were added
         self._keys: dict[str, str] = {}
+        self._sids: dict[str, str] = {}
+        self._wishes: list[Wish] = []  # of live calls alone
+        self._nonces: dict[str, datetime] = {}
+        self._attempts: dict[tuple[str, int], _Attempt] = {}
+        self._listed: list[ListEntry] = []
+        self._copies: dict[str, datetime] = {}
+        self._consents: list[tuple[str, Consent]] = []
+        self._revocations: list[tuple[str, Revocation]] = []
+
+    # ---- calls --------------------------------------------------------------------------------------------
 
     async def add(self, record: CallRecord) -> CallRecord:
-        """Keep a new call, or answer with the one under its idempotency key. Raises StoreError for a known id."""
         await trio.lowlevel.checkpoint()
-        if record.id in self._records:
+        if record.id in self._calls:
             raise StoreError(f"there is a call {record.id} already")
-        key = record.idempotency_key
-        if key is not None and key in self._keys:
-            return self._records[self._keys[key]]
+        if record.idempotency_key is not None:
+            if record.idempotency_key in self._keys:
+                return self._calls[self._keys[record.idempotency_key]].copy()
+            self._keys[record.idempotency_key] = record.id
         self._forget()
-        self._records[record.id] = record
-        if key is not None:
-            self._keys[key] = record.id
+        kept = self._calls[record.id] = _Kept(replace(record, sid=None, status=Status.QUEUED, attempt=0))
+        if record.owner is not None:
+            kept.lease_until = self._later(LEASE_SECONDS)
+        progress = record.progress()
+        self._advance(kept, progress)
+        record.kept = len(progress.entries)
         return record
 
     def _forget(self) -> None:
-        excess = len(self._records) - self._kept + 1
-        ended = (record for record in self._records.values() if record.ending is not None)
+        excess = len(self._calls) - self._kept + 1
+        ended = (kept.record for kept in self._calls.values() if not kept.is_alive)
         for record in list(itertools.islice(ended, max(excess, 0))):
-            del self._records[record.id]
-            if record.idempotency_key is not None:
-                self._keys.pop(record.idempotency_key, None)
+            del self._calls[record.id]
+            self._keys.pop(record.idempotency_key or "", None)
+            self._sids.pop(record.sid or "", None)
 
-    async def save(self, record: CallRecord) -> None:
-        """Keep the final record."""
+    async def write(self, progress: Progress) -> Written:
         await trio.lowlevel.checkpoint()
-        self._records[record.id] = record
+        kept = self._calls.get(progress.call_id)
+        if kept is None:
+            return Written.UNKNOWN
+        if not kept.is_alive:
+            return Written.SETTLED
+        if kept.record.fence != progress.fence:
+            return Written.STALE
+        self._advance(kept, progress)
+        return Written.KEPT
+
+    def _advance(self, kept: _Kept, progress: Progress) -> None:
+        record = kept.record
+        kept.diary += seal_fresh(progress, len(kept.diary), kept.head, record.started_at)
+        kept.conversed_at = heard_at(progress.entries) or kept.conversed_at
+        record.answered_at = record.answered_at or progress.answered_at
+        for name, value in progress.details.items():
+            setattr(record, name, value)
+        if progress.answered_at is not None and kept.overdue_at is None:
+            limit = timedelta(seconds=record.time_limit_seconds + PAST_LIMIT_SECONDS)
+            kept.overdue_at = progress.answered_at + limit
+        record.raise_status(progress.status)
+        if progress.ending is not None:
+            record.ending, record.ended_at, record.status = progress.ending, progress.ended_at, Status.ENDED
+            self._wishes = [wish for wish in self._wishes if wish.call_id != record.id]
+        if progress.sid is not None:
+            self._learn(record, progress.sid)
+
+    def _learn(self, record: CallRecord, sid: str) -> bool:
+        if record.sid is None and sid not in self._sids:
+            record.sid, self._sids[sid] = sid, record.id
+        return record.sid == sid
+
+    async def learn_sid(self, call_id: str, sid: str) -> bool:
+        await trio.lowlevel.checkpoint()
+        kept = self._calls.get(call_id)
+        return kept is not None and self._learn(kept.record, sid)
 
     async def confirm(self, call_id: str, at: datetime) -> None:
-        """Write when the carrier confirmed the end."""
         await trio.lowlevel.checkpoint()
-        record = self._records.get(call_id)
-        if record is not None and record.carrier_confirmed_at is None:
-            record.carrier_confirmed_at = at
+        kept = self._calls.get(call_id)
+        if kept is not None and kept.record.carrier_confirmed_at is None:
+            kept.record.carrier_confirmed_at = at
 
     async def get(self, call_id: str) -> CallRecord | None:
-        """One call."""
         await trio.lowlevel.checkpoint()
-        return self._records.get(call_id)
+        kept = self._calls.get(call_id)
+        return None if kept is None else kept.copy()
+
+    async def find(self, sid: str) -> CallRecord | None:
+        return await self.get(self._sids.get(sid, ""))
+
+    async def under_key(self, key: str) -> CallRecord | None:
+        return await self.get(self._keys.get(key, ""))
 
     async def recent(self, limit: int) -> list[CallRecord]:
-        """The newest calls, newest first."""
         await trio.lowlevel.checkpoint()
-        return list(itertools.islice(reversed(self._records.values()), limit))
+        newest = sorted(
+            self._calls.values(), key=lambda kept: (kept.record.started_at, kept.record.id), reverse=True
+        )
+        return [replace(kept.record, kept=len(kept.diary)) for kept in newest[:limit]]
+
+    async def dials_since(self, at: datetime) -> int:
+        await trio.lowlevel.checkpoint()
+        return sum(a.permitted_at is not None and a.permitted_at > at for a in self._attempts.values())
+
+    # ---- who owns a call ----------------------------------------------------------------------------------
+
+    def _later(self, seconds: float) -> datetime:
+        return self._clock() + timedelta(seconds=seconds)
+
+    def _alive(self) -> Iterator[_Kept]:
+        return (kept for kept in self._calls.values() if kept.is_alive)
+
+    async def claim(self, call_id: str, node: str, lease_seconds: float) -> int | None:
+        await trio.lowlevel.checkpoint()
+        kept, until = self._calls.get(call_id), self._later(lease_seconds)
+        if kept is None or not kept.is_alive:
+            return None
+        if kept.lease_until <= self._clock():
+            return kept.seize(node, until)
+        if kept.record.owner != node:
+            return None
+        kept.lease_until = until
+        return kept.record.fence
+
+    async def renew(self, node: str, lease_seconds: float) -> dict[str, int]:
+        await trio.lowlevel.checkpoint()
+        mine = [kept for kept in self._alive() if kept.record.owner == node]
+        for kept in mine:
+            kept.lease_until = self._later(lease_seconds)
+        return {kept.record.id: kept.record.fence for kept in mine}
+
+    async def take_over(self, call_id: str, attempt: int, node: str, lease_seconds: float) -> int | None:
+        await trio.lowlevel.checkpoint()
+        kept = self._calls.get(call_id)
+        if kept is None or not kept.is_alive or kept.record.attempt >= attempt:
+            return None
+        kept.record.attempt = attempt
+        return kept.seize(node, self._later(lease_seconds))
+
+    async def orphans(self, node: str, lease_seconds: float, limit: int) -> list[CallRecord]:
+        await trio.lowlevel.checkpoint()
+        now, until = self._clock(), self._later(lease_seconds)
+        claimed: list[CallRecord] = []
+        for kept in sorted(self._alive(), key=lambda kept: kept.record.started_at):
+            overdue = kept.overdue_at is not None and kept.overdue_at <= now
+            if len(claimed) < limit and (overdue or kept.lease_until <= now):
+                kept.seize(node, until)
+                kept.overdue_at = until if overdue else kept.overdue_at
+                claimed.append(kept.copy())
+        return claimed
+
+    async def wish(self, call_id: str, kind: WishKind, fields: dict[str, Any] | None = None) -> bool:
+        await trio.lowlevel.checkpoint()
+        kept = self._calls.get(call_id)
+        if kept is None or not kept.is_alive:
+            return False
+        self._wishes.append(Wish(call_id, kind, fields or {}))
+        return True
+
+    def _stop(self, numbers: Collection[str | None]) -> None:
+        live = (kept.record for kept in self._alive() if kept.record.to in numbers)
+        self._wishes += [Wish(record.id, WishKind.STOP) for record in live]
+
+    async def wishes(self, node: str) -> list[Wish]:
+        await trio.lowlevel.checkpoint()
+        told = [wish for wish in self._wishes if self._calls[wish.call_id].record.owner == node]
+        self._wishes = [wish for wish in self._wishes if wish not in told]
+        return told
+
+    async def spend(self, nonce: str) -> bool:
+        await trio.lowlevel.checkpoint()
+        return self._nonces.setdefault(nonce, now := self._clock()) is now
+
+    # ---- numbers ------------------------------------------------------------------------------------------
+
+    async def facts(self, number: str, now: datetime, besides: str = "") -> Facts:
+        await trio.lowlevel.checkpoint()
+        return self._facts(number, now, besides)
+
+    def _facts(self, number: str, now: datetime, besides: str) -> Facts:
+        since = now - REMEMBERED
+        attempts = (
+            a.permitted_at
+            for (call_id, _), a in self._attempts.items()
+            if a.number == number and call_id != besides
+        )
+        conversations = (
+            kept.conversed_at
+            for kept in self._calls.values()
+            if kept.record.to == number and kept.record.id != besides
+        )
+        return Facts(
+            number=number,
+            suppressions=standing(e for e in self._listed if number in (e.number, e.subject)),
+            consents=tuple(consent for whose, consent in self._consents if whose == number),
+            revocations=tuple(revocation for whose, revocation in self._revocations if whose == number),
+            lists=tuple(ListCopy(name, as_of) for name, as_of in self._copies.items()),
+            attempts=tuple(sorted(at for at in attempts if at is not None and at > since)),
+            conversations=tuple(sorted(at for at in conversations if at is not None and at > since)),
+        )
+
+    async def permit(self, request: DialRequest, judge: Judge) -> Permit | Refused:
+        await trio.lowlevel.checkpoint()
+        answer = judge(self._facts(request.to, self._clock(), request.call_id))
+        key = request.call_id, request.attempt
+        earlier = self._attempts[key].permitted_at if key in self._attempts else None
+        permitted_at = answer.issued_at if isinstance(answer, Permit) else earlier
+        self._attempts[key] = _Attempt(request.to, answer.verdict, permitted_at)
+        return answer
+
+    async def verdicts(self, call_id: str) -> list[dict[str, Any]]:
+        await trio.lowlevel.checkpoint()
+        judged = sorted((key, a.verdict) for key, a in self._attempts.items() if key[0] == call_id)
+        return [verdict.as_json() for _, verdict in judged]
+
+    async def suppress(self, entries: Sequence[ListEntry]) -> None:
+        await trio.lowlevel.checkpoint()
+        for position, entry in enumerate(entries, len(self._listed) + 1):
+            # No database to protect: the number stands for its own hash.
+            self._listed.append(replace(entry, subject=entry.number or entry.subject, position=position))
+        self._stop({e.number for e in entries if e.listing is Listing.ADDED and e.list == OWN_LIST})
+
+    async def suppressions(self, after: int, limit: int) -> list[ListEntry]:
+        await trio.lowlevel.checkpoint()
+        return self._listed[after : after + limit]
+
+    async def renew_list(self, name: str, as_of: datetime) -> None:
+        await trio.lowlevel.checkpoint()
+        self._copies[name] = as_of
+
+    async def consent(self, number: str, consent: Consent) -> None:
+        await trio.lowlevel.checkpoint()
+        self._consents.append((number, consent))
+
+    async def revoke(self, number: str, revocation: Revocation) -> None:
+        await trio.lowlevel.checkpoint()
+        self._revocations.append((number, revocation))
+        if revocation.purpose is None and revocation.seller is None:
+            self._stop({number})
+
+    # ---- proof and privacy --------------------------------------------------------------------------------
+
+    async def sealed(self, call_id: str) -> list[SealedEntry]:
+        await trio.lowlevel.checkpoint()
+        kept = self._calls.get(call_id)
+        return [] if kept is None else list(kept.diary)
+
+    async def verify(self, call_id: str) -> Verification | None:
+        await trio.lowlevel.checkpoint()
+        kept = self._calls.get(call_id)
+        return None if kept is None else verify(call_id, kept.diary, len(kept.diary), kept.head)
+
+    async def export_subject(self, number: str) -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        of_calls = [kept.copy().as_json() for kept in self._calls.values() if kept.record.to == number]
+        facts = self._facts(number, self._clock(), "")
+        return subject_as_json(
+            number,
+            of_calls,
+            [a.verdict.as_json() for a in self._attempts.values() if a.number == number],
+            [e for e in self._listed if e.subject == number],
+            facts.consents or (),
+            facts.revocations or (),
+        )
+
+    async def erase(self, number: str, who: str, at: datetime) -> Erasure:
+        await trio.lowlevel.checkpoint()
+        of_number = [kept for kept in self._calls.values() if kept.record.to == number]
+        ended = [kept for kept in of_number if not kept.is_alive]
+        deferred = tuple(kept.record.id for kept in of_number if kept.is_alive)
+        for kept in ended:
+            kept.empty()
+        for (call_id, _), attempt in self._attempts.items():
+            if attempt.number == number and call_id not in deferred:
+                attempt.number = None
+        if not deferred:
+            self._listed = [replace(e, number=None) if e.number == number else e for e in self._listed]
+            await self.suppress([ListEntry(None, Listing.ADDED, "erasure", who, at, subject=number)])
+        return Erasure(tuple(kept.record.id for kept in ended), deferred)
+
+    async def purge(self, retention: Retention, now: datetime) -> Purge:
+        await trio.lowlevel.checkpoint()
+
+        def past(seconds: float) -> list[_Kept]:
+            ends = ((kept, kept.record.ended_at) for kept in self._calls.values() if not kept.is_alive)
+            return [kept for kept, end in ends if end and end <= now - timedelta(seconds=seconds)]
+
+        spoken = [kept for kept in past(retention.transcript_seconds) if not kept.transcript_purged]
+        for kept in spoken:
+            kept.blank({Kind.LINE, Kind.TOOL})
+            kept.transcript_purged = True
+        whole = [kept for kept in past(retention.evidence_seconds) if not kept.erased]
+        for kept in whole:
+            kept.empty()
+        old = now - timedelta(seconds=retention.nonce_seconds)
+        spent = [nonce for nonce, at in self._nonces.items() if at <= old]
+        for nonce in spent:
+            del self._nonces[nonce]
+        return Purge(len(spoken), len(whole), len(spent))

@@ -1,22 +1,23 @@
-"""The record of one call, and the interface of whatever keeps records.
+"""The record of one call: what it is, and the diary that only ever grows.
 
 Knows no SQL, no clock and no socket.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 from relay.actions import Role
 from relay.outcomes import Ending
 
-TIMELINE_EVENTS = (
-    2000  # of one call; past that the timeline says how many were left out, and the call goes on
-)
-TRANSCRIPT_LINES = 2000  # likewise
+
+class StoreError(Exception):
+    """The store could not do what was asked."""
 
 
 class Status(StrEnum):
@@ -29,8 +30,39 @@ class Status(StrEnum):
     LIVE = "live"
     ENDED = "ended"
 
+    @property
+    def rank(self) -> int:
+        """Position in the order above."""
+        return _RANKS[self]
+
 
 _RANKS = {status: rank for rank, status in enumerate(Status)}
+
+
+class Kind(StrEnum):
+    """What an entry of the diary tells."""
+
+    INTENT = "intent"  # what was asked for: the first entry of every diary
+    EVENT = "event"
+    LINE = "line"  # something said
+    TURN = "turn"  # how long the person waited for an answer
+    TOOL = "tool"
+    COST = "cost"
+    VERDICT = "verdict"  # the gate's word on one attempt, by its digest
+    ENDING = "ending"  # the final record: the last entry of every diary
+
+
+# Of one call and each kind. Past that `events_left_out` says how many are missing, and the call goes on.
+ENTRIES_OF_A_KIND = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a diary; `body` is None once it was erased."""
+
+    kind: Kind
+    at: datetime
+    body: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +75,42 @@ class TranscriptLine:
     interrupted: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is to be written of a call: its entries from position `first` on, and where it stands.
+
+    Writing it twice is writing it once. `fence` is the number under which the writer owns the call.
+    """
+
+    call_id: str
+    fence: int
+    first: int
+    entries: tuple[Entry, ...]
+    status: Status
+    sid: str | None
+    answered_at: datetime | None
+    ended_at: datetime | None
+    ending: Ending | None
+    details: dict[str, Any]
+
+
+DETAILS = (
+    "stream_sid",
+    "session_id",
+    "answered_by",
+    "counts",
+    "notices",
+    "events_left_out",
+)  # the fields of a record that nothing is looked up by
+
+
 @dataclass(slots=True)
 class CallRecord:
-    """Everything that is known of one call. Durations in seconds, instants in UTC."""
+    """Everything that is known of one call. Durations in seconds, instants in UTC.
+
+    `owner` is the node that holds it, `fence` the number under which it does, `attempt` the newest stream,
+    `kept` how many entries the store has. `to` is empty once it was erased.
+    """
 
     id: str
     to: str
@@ -58,6 +123,9 @@ class CallRecord:
     variables: dict[str, str] = field(default_factory=dict)
     idempotency_key: str | None = None
     request_digest: str | None = None
+    owner: str | None = None
+    fence: int = 0
+    attempt: int = 0
     status: Status = Status.QUEUED
     sid: str | None = None
     stream_sid: str | None = None
@@ -67,34 +135,116 @@ class CallRecord:
     ended_at: datetime | None = None
     carrier_confirmed_at: datetime | None = None
     ending: Ending | None = None
-    transcript: list[TranscriptLine] = field(default_factory=list)
-    events: list[dict[str, Any]] = field(default_factory=list)
-    latency: list[dict[str, float]] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     notices: list[dict[str, Any]] = field(default_factory=list)
     events_left_out: int = 0
+    entries: list[Entry] = field(default_factory=list)
+    kept: int = 0
+    _room: Counter[Kind] = field(init=False, default_factory=Counter, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.entries:
+            self.entries.append(Entry(Kind.INTENT, self.started_at, self.intent()))
+        self._room.update(entry.kind for entry in self.entries)
+
+    def intent(self) -> dict[str, Any]:
+        """What was asked for, as the first entry keeps it."""
+        return {
+            "to": self.to,
+            "agent": self.agent,
+            "purpose": self.purpose,
+            "variables": self.variables,
+            "time_limit": self.time_limit_seconds,
+            "record": self.record,
+            "machine_detection": self.machine_detection,
+        }
+
+    # ---- what happens -------------------------------------------------------------------------------------
 
     def raise_status(self, status: Status) -> None:
         """Take a later status; an earlier one changes nothing."""
-        if _RANKS[status] > _RANKS[self.status]:
+        if status.rank > self.status.rank:
             self.status = status
 
     def note(self, at: datetime, event: str, /, **fields: Any) -> None:
         """Add a line to the timeline."""
-        if len(self.events) < TIMELINE_EVENTS:
-            self.events.append({"at": _stamp(at), "event": event, **fields})
-        else:
-            self.events_left_out += 1
+        self._add(Kind.EVENT, at, {"event": event, **fields})
 
     def transcribe(self, line: TranscriptLine) -> None:
         """Add a line to the transcript."""
-        if len(self.transcript) < TRANSCRIPT_LINES:
-            self.transcript.append(line)
+        self._add(Kind.LINE, line.at, {"role": line.role, "text": line.text, "interrupted": line.interrupted})
 
-    def measure(self, agent_seconds: float, relay_seconds: float) -> None:
-        """Add the latency of a turn: from its commit to the agent's first sound, and what we added to that."""
-        if len(self.latency) < TRANSCRIPT_LINES:
-            self.latency.append({"agent_seconds": agent_seconds, "relay_seconds": relay_seconds})
+    def measure(self, at: datetime, agent_seconds: float, relay_seconds: float) -> None:
+        """Add the latency of a turn, from its commit to the agent's first sound, and our share of it."""
+        self._add(Kind.TURN, at, {"agent_seconds": agent_seconds, "relay_seconds": relay_seconds})
+
+    def ran(self, at: datetime, tool: str, **fields: Any) -> None:
+        """Add a tool run; arguments and results may be as private as speech."""
+        self._add(Kind.TOOL, at, {"tool": tool, **fields})
+
+    def charge(self, at: datetime, item: str, amount: str, currency: str) -> None:
+        """Add a cost, as its vendor states it: a decimal number in words, never a float."""
+        self._add(Kind.COST, at, {"item": item, "amount": amount, "currency": currency})
+
+    def judged(self, at: datetime, attempt: int, digest: str, code: str | None) -> None:
+        """Add the gate's word on one attempt: the digest of its verdict, and the refusal if it was one."""
+        self._add(Kind.VERDICT, at, {"attempt": attempt, "digest": digest, "refusal": code})
+
+    def _add(self, kind: Kind, at: datetime, body: dict[str, Any]) -> None:
+        self._room[kind] += 1
+        if self._room[kind] <= ENTRIES_OF_A_KIND:
+            self.entries.append(Entry(kind, at, body))
+        else:
+            self.events_left_out += 1
+
+    def progress(self) -> Progress:
+        """What the store does not have yet. The first one after the ending closes the diary."""
+        closed = next((n for n, entry in enumerate(self.entries, 1) if entry.kind is Kind.ENDING), None)
+        if closed is None and self.ending is not None:
+            at = self.ended_at or self.entries[-1].at
+            self.entries.append(Entry(Kind.ENDING, at, self._final()))
+        return Progress(
+            call_id=self.id,
+            fence=self.fence,
+            first=self.kept,
+            entries=tuple(self.entries[self.kept : closed]),
+            status=self.status,
+            sid=self.sid,
+            answered_at=self.answered_at,
+            ended_at=self.ended_at,
+            ending=self.ending,
+            details={name: getattr(self, name) for name in DETAILS},
+        )
+
+    def _final(self) -> dict[str, Any]:
+        return {
+            **{name: getattr(self, name) for name in DETAILS},
+            "sid": self.sid,
+            "answered_at": self.answered_at and stamp(self.answered_at),
+            "ended_at": self.ended_at and stamp(self.ended_at),
+            **(self.ending.as_json() if self.ending else {}),
+            "detail": self.ending.detail if self.ending else "",
+        }
+
+    # ---- what is shown ------------------------------------------------------------------------------------
+
+    def _bodies(self, kind: Kind) -> list[tuple[datetime, Mapping[str, Any]]]:
+        return [
+            (entry.at, entry.body) for entry in self.entries if entry.kind is kind and entry.body is not None
+        ]
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The timeline."""
+        return [{"at": stamp(at), **body} for at, body in self._bodies(Kind.EVENT)]
+
+    @property
+    def transcript(self) -> list[TranscriptLine]:
+        """What was said."""
+        return [
+            TranscriptLine(body["role"], body["text"], at, body["interrupted"])
+            for at, body in self._bodies(Kind.LINE)
+        ]
 
     @property
     def duration_seconds(self) -> float:
@@ -120,52 +270,29 @@ class CallRecord:
             "purpose": self.purpose,
             "ending": self.ending and self.ending.as_json(),
             "ending_detail": self.ending.detail if self.ending else None,
-            "started_at": _stamp(self.started_at),
-            "answered_at": self.answered_at and _stamp(self.answered_at),
-            "ended_at": self.ended_at and _stamp(self.ended_at),
-            "carrier_confirmed_at": self.carrier_confirmed_at and _stamp(self.carrier_confirmed_at),
+            "started_at": stamp(self.started_at),
+            "answered_at": self.answered_at and stamp(self.answered_at),
+            "ended_at": self.ended_at and stamp(self.ended_at),
+            "carrier_confirmed_at": self.carrier_confirmed_at and stamp(self.carrier_confirmed_at),
             "duration_seconds": self.duration_seconds,
             "time_limit": self.time_limit_seconds,
             "answered_by": self.answered_by,
             "stream_sid": self.stream_sid,
             "session_id": self.session_id,
             "transcript": [
-                {"role": line.role, "text": line.text, "at": _stamp(line.at), "interrupted": line.interrupted}
+                {"role": line.role, "text": line.text, "at": stamp(line.at), "interrupted": line.interrupted}
                 for line in self.transcript
             ],
             "events": self.events,
             "events_left_out": self.events_left_out,
-            "latency": self.latency,
+            "latency": [dict(body) for _, body in self._bodies(Kind.TURN)],
+            "tools": [{"at": stamp(at), **body} for at, body in self._bodies(Kind.TOOL)],
+            "costs": [{"at": stamp(at), **body} for at, body in self._bodies(Kind.COST)],
             "counts": self.counts,
             "notices": self.notices,
         }
 
 
-class Store(Protocol):
-    """Whatever keeps records. Every method may raise StoreError."""
-
-    async def add(self, record: CallRecord) -> CallRecord:
-        """Keep a new call before anything is dialled for it.
-
-        Answers with the call under the same idempotency key where there is one already; nothing is kept then.
-        """
-
-    async def save(self, record: CallRecord) -> None:
-        """Keep the final record; exactly once a call."""
-
-    async def confirm(self, call_id: str, at: datetime) -> None:
-        """The carrier says that the call is over: the one field written after the end."""
-
-    async def get(self, call_id: str) -> CallRecord | None:
-        """One call."""
-
-    async def recent(self, limit: int) -> list[CallRecord]:
-        """The newest calls, newest first."""
-
-
-class StoreError(Exception):
-    """The store could not do what was asked."""
-
-
-def _stamp(at: datetime) -> str:
+def stamp(at: datetime) -> str:
+    """An instant as the contract writes it: ISO 8601, UTC, milliseconds."""
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

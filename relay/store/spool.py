@@ -1,0 +1,241 @@
+"""What keeps live calls going while the store is down: their words wait on this machine until it is back.
+
+Knows no database and no call. An intent to dial never comes here: without the store nothing new is dialled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+import trio
+
+from relay.store.ledger import ListEntry, Store, Written
+from relay.store.records import CallRecord, Progress, StoreError
+
+RETRY_SECONDS = 2.0  # between two looks whether the store is back
+WAITING_LINES = (
+    10_000  # in memory, for the disk; past that a write fails, and the reconciler repairs the call
+)
+SPOOL_BYTES = 64 * 2**20  # on disk, likewise: hours of full load
+
+log = structlog.get_logger()
+
+
+class Spool:
+    """Writes through to the store while it is up; made by `open_spool`.
+
+    `problem` says why the store is thought to be down, for readyz; None when all is written.
+    """
+
+    def __init__(self, store: Store, path: Path) -> None:
+        self.problem: str | None = "what was spooled before is not written yet" if _size(path) else None
+        self.torn = 0  # lines that could not be read back
+        self.refused = 0  # lines that the store would not take though it is up
+        self._store = store
+        self._path = path
+        self._waiting: deque[bytes] = deque()
+        self._arrived = trio.Event()
+        self._written = trio.Event()  # set for a moment, when it is
+
+    # ---- what calls say ----------------------------------------------------------------------
+
+    async def write(self, progress: Progress) -> Written:
+        """As the store's. Raises StoreError only when this machine can keep no more either."""
+        if self.problem is None:
+            try:
+                return await self._store.write(progress)
+            except StoreError as problem:
+                self._is_down(problem)
+        self._put("write", progress)
+        return Written.SPOOLED
+
+    async def save(self, record: CallRecord) -> Written:
+        """As the store's."""
+        progress = record.progress()
+        written = await self.write(progress)
+        if written in (Written.KEPT, Written.SPOOLED):
+            record.kept = max(record.kept, progress.first + len(progress.entries))
+        return written
+
+    async def confirm(self, call_id: str, at: datetime) -> None:
+        """As the store's."""
+        if self.problem is None:
+            try:
+                return await self._store.confirm(call_id, at)
+            except StoreError as problem:
+                self._is_down(problem)
+        return self._put("confirm", (call_id, at))
+
+    async def suppress(self, entries: Sequence[ListEntry]) -> None:
+        """As the store's. Until it is written no number is dialled at all, so that this one is not either."""
+        if self.problem is None:
+            try:
+                return await self._store.suppress(entries)
+            except StoreError as problem:
+                self._is_down(problem)
+        return self._put("suppress", list(entries))
+
+    def _is_down(self, problem: StoreError) -> None:
+        if self.problem is None:
+            log.warning("store is down", detail=str(problem))
+        self.problem = str(problem)
+
+    def _put(self, kind: str, content: Any) -> None:
+        if len(self._waiting) >= WAITING_LINES or _size(self._path) >= SPOOL_BYTES:
+            raise StoreError("the store is down and the spool is full")
+        self._waiting.append(_line(kind, content))
+        self._arrived.set()
+
+    # ---- writing it when the store is back ---------------------------------------------------
+
+    async def run(self) -> None:
+        """Bring what waits to the disk at once, and to the store when it is back."""
+        while True:
+            if self.problem is None:
+                await self._arrived.wait()
+            self._arrived = trio.Event()
+            await self._to_disk()
+            await self._to_store()
+            if self.problem is not None:
+                await self._keep_until_retry()
+
+    async def _keep_until_retry(self) -> None:
+        retry_at = trio.current_time() + RETRY_SECONDS
+        while trio.current_time() < retry_at:
+            with trio.move_on_at(retry_at):
+                await self._arrived.wait()
+            self._arrived = trio.Event()
+            await self._to_disk()
+
+    async def _to_disk(self) -> None:
+        lines = list(self._waiting)
+        if not lines:
+            return
+        try:
+            await trio.to_thread.run_sync(partial(_append, self._path, lines))
+        except OSError as problem:
+            log.error(
+                "spool cannot be written", detail=str(problem)
+            )  # they stay in memory, and are tried again
+        else:
+            for _ in lines:
+                self._waiting.popleft()
+
+    async def _to_store(self) -> None:
+        try:
+            await self._store.get("")  # before a long file is read in vain
+            content = await trio.to_thread.run_sync(_read, self._path)
+            lines, torn = _split(content)
+            for kind, what in lines:
+                await self._deliver(kind, what)
+            self.torn += torn
+            await trio.to_thread.run_sync(_empty, self._path)
+            while self._waiting:  # what came meanwhile: it comes more slowly than it is written
+                [(kind, what)], _ = _split(self._waiting[0])
+                await self._deliver(kind, what)
+                self._waiting.popleft()
+        except StoreError as problem:
+            self._is_down(problem)
+        else:
+            self.problem = None
+            self._written.set()
+            self._written = trio.Event()
+            log.info("store is back", torn=self.torn, refused=self.refused)
+
+    async def _deliver(self, kind: str, what: Any) -> None:
+        """Give one line to the store. One that it refuses while it answers others must not block the rest."""
+        try:
+            match kind:
+                case "write":
+                    await self._store.write(msgspec.convert(what, Progress))
+                case "confirm":
+                    await self._store.confirm(*msgspec.convert(what, tuple[str, datetime]))
+                case "suppress":
+                    await self._store.suppress(msgspec.convert(what, list[ListEntry]))
+        except StoreError:
+            await self._store.get("")  # raises as well when the store is down
+            self.refused += 1
+        except msgspec.ValidationError:
+            self.torn += 1
+
+    async def wait_written(self) -> None:
+        """Return when nothing waits for the store."""
+        while self.problem is not None:
+            await self._written.wait()
+
+    def leave(self) -> None:
+        """Put what still waits on the disk, for the next start; blocks for as long as that takes."""
+        if self._waiting:
+            _append(self._path, list(self._waiting))
+
+
+@asynccontextmanager
+async def open_spool(store: Store, path: Path) -> AsyncGenerator[Spool]:
+    """A spool in this file. What an earlier process left there is written first."""
+    spool = Spool(store, path)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(spool.run, name="spool")
+            yield spool
+            nursery.cancel_scope.cancel()
+    finally:
+        spool.leave()
+
+
+# ---- lines -----------------------------------------------------------------------------------
+# Each is its checksum, its length and its content: a torn or altered one shows, and ends with its line.
+
+
+def _line(kind: str, content: Any) -> bytes:
+    text = json.dumps([kind, msgspec.to_builtins(content)]).encode()
+    return b"%08x %d %b\n" % (zlib.crc32(text), len(text), text)
+
+
+def _split(content: bytes) -> tuple[Iterator[tuple[str, Any]], int]:
+    lines = content.split(b"\n")
+    whole = [text for text in map(_checked, lines) if text is not None]
+    torn = sum(line != b"" for line in lines) - len(whole)
+    return ((kind, what) for kind, what in map(json.loads, whole)), torn
+
+
+def _checked(line: bytes) -> bytes | None:
+    head, _, rest = line.partition(b" ")
+    length, _, text = rest.partition(b" ")
+    sound = head == b"%08x" % zlib.crc32(text) and length == b"%d" % len(text)
+    return text if sound and text else None
+
+
+def _append(path: Path, lines: Sequence[bytes]) -> None:
+    descriptor = os.open(
+        path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
+    )  # it holds speech
+    with open(descriptor, "ab") as file:
+        file.write(b"\n" + b"".join(lines))  # what a crash tore before ends here; empty lines are nothing
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
+
+
+def _empty(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,124 @@
+"""The statements about who owns a call, and what is wished of its owner.
+
+Knows no thread, no deadline and no engine. Every change of hands raises the fence, so that whoever held the
+call before can write nothing any more, however late it wakes up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from relay.store import sql_calls
+from relay.store.chain import canonical
+from relay.store.ledger import Wish, WishKind
+from relay.store.records import CallRecord, Status
+from relay.store.tables import calls, nonces, wishes
+
+_ALIVE = calls.c.rank < Status.ENDED.rank
+
+
+def claim(
+    connection: sa.Connection, call_id: str, node: str, lease_seconds: float, now: datetime
+) -> int | None:
+    """Take a call that is free, or hold on to one's own."""
+    until = now + timedelta(seconds=lease_seconds)
+    mine = (calls.c.owner == node) & (calls.c.lease_until > now)
+    kept = calls.update().where(calls.c.id == call_id, _ALIVE, mine).values(lease_until=until)
+    fence = connection.execute(kept.returning(calls.c.fence)).scalar()
+    if fence is None:
+        fence = connection.execute(
+            _seize(node, until).where(calls.c.id == call_id, _ALIVE, _free(now))
+        ).scalar()
+    return fence
+
+
+def renew(connection: sa.Connection, node: str, lease_seconds: float, now: datetime) -> dict[str, int]:
+    """Hold on to everything that is still one's own."""
+    until = now + timedelta(seconds=lease_seconds)
+    held = calls.update().where(calls.c.owner == node, _ALIVE).values(lease_until=until)
+    return {row.id: row.fence for row in connection.execute(held.returning(calls.c.id, calls.c.fence))}
+
+
+def take_over(
+    connection: sa.Connection, call_id: str, attempt: int, node: str, lease_seconds: float, now: datetime
+) -> int | None:
+    """Take a call whose earlier stream is over, whoever holds it."""
+    until = now + timedelta(seconds=lease_seconds)
+    taken = _seize(node, until).where(calls.c.id == call_id, _ALIVE, calls.c.attempt < attempt)
+    return connection.execute(taken.values(attempt=attempt)).scalar()
+
+
+def orphans(
+    connection: sa.Connection, node: str, lease_seconds: float, limit: int, now: datetime
+) -> list[CallRecord]:
+    """Claim what nobody holds or what is past its limit; rows that another node is claiming are passed by."""
+    overdue = calls.c.overdue_at <= now
+    due = sa.select(calls.c.id).where(_ALIVE, _free(now) | overdue).order_by(calls.c.started_at).limit(limit)
+    found = list(connection.execute(due.with_for_update(skip_locked=True)).scalars())
+    until = now + timedelta(seconds=lease_seconds)
+    # An overdue call is the claimer's for one lease, lest the next one take it while it is being hung up.
+    ceded = sa.case((overdue, until), else_=calls.c.overdue_at)
+    connection.execute(_seize(node, until).where(calls.c.id.in_(found)).values(overdue_at=ceded))
+    records = (sql_calls.get(connection, call_id) for call_id in found)
+    return [record for record in records if record is not None]
+
+
+def _free(now: datetime) -> sa.ColumnElement[bool]:
+    return calls.c.lease_until.is_(None) | (calls.c.lease_until <= now)
+
+
+def _seize(node: str, until: datetime) -> Any:
+    seized = calls.update().values(owner=node, lease_until=until, fence=calls.c.fence + 1)
+    return seized.returning(calls.c.fence)
+
+
+# ---- wishes ----------------------------------------------------------------------------------------------
+
+
+def wish(connection: sa.Connection, call_id: str, kind: WishKind, fields: dict[str, Any]) -> bool:
+    """Leave a wish at a live call."""
+    alive = connection.execute(sa.select(calls.c.id).where(calls.c.id == call_id, _ALIVE)).scalar()
+    if alive is not None:
+        connection.execute(wishes.insert().values(call_id=call_id, kind=kind.value, fields=canonical(fields)))
+    return alive is not None
+
+
+def stop_subjects(connection: sa.Connection, subjects: Collection[str]) -> None:
+    """Leave a STOP wish at every live call to these."""
+    live = sa.select(calls.c.id).where(calls.c.subject.in_(subjects), _ALIVE)
+    stops = [
+        {"call_id": call_id, "kind": WishKind.STOP.value, "fields": "{}"}
+        for call_id in connection.execute(live).scalars()
+    ]
+    if stops:
+        connection.execute(wishes.insert(), stops)
+
+
+def told_wishes(connection: sa.Connection, node: str) -> list[Wish]:
+    """Hand out the wishes of the calls that a node owns, and forget them."""
+    mine = (
+        sa.select(wishes)
+        .join(calls, calls.c.id == wishes.c.call_id)
+        .where(calls.c.owner == node, _ALIVE)
+        .order_by(wishes.c.id)
+    )
+    found = connection.execute(mine).all()
+    if found:
+        connection.execute(wishes.delete().where(wishes.c.id.in_([row.id for row in found])))
+    return [Wish(row.call_id, WishKind(row.kind), json.loads(row.fields)) for row in found]
+
+
+# ---- nonces ----------------------------------------------------------------------------------------------
+
+
+def spend(connection: sa.Connection, nonce: str, now: datetime) -> bool:
+    """Remember a nonce; False when it was known. Of two at once, the loser's transaction is tried again."""
+    known = connection.execute(sa.select(nonces.c.nonce).where(nonces.c.nonce == nonce)).scalar()
+    if known is None:
+        connection.execute(nonces.insert().values(nonce=nonce, spent_at=now))
+    return known is None

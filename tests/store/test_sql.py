@@ -1,0 +1,216 @@
+"""What holds of the databases alone: who may open one, how tables come about, and what the database refuses.
+
+Must not know more of a call than that there is one.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+import trio
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from relay.outcomes import Blame, Ending, Reason
+from relay.store import CallRecord, StoreError, sql_calls
+from relay.store import sql as sql_store
+from relay.store.chain import Integrity
+from relay.store.ledger import ListEntry, Listing
+from relay.store.sql import open_store
+from relay.store.tables import metadata
+from tests.postgres import fresh_database
+from tests.store.conftest import KEY, NUMBER, a_call
+
+ENDED = Ending(Blame.NOBODY, Reason.GOODBYE)
+TOP = Path(__file__).parents[2]
+
+# What a node that is another process does; it is told the URL.
+CLAIM_ALL = """
+import sys, trio
+from relay.store.sql import open_store
+
+async def main(url, node):
+    async with open_store(url, b"of the tests") as store:
+        sys.stdin.readline()
+        while found := await store.orphans(node, 60, 3):
+            print(*(record.id for record in found), flush=True)
+
+trio.run(main, *sys.argv[1:])
+"""
+
+
+def node(url: str, name: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", CLAIM_ALL, url, name],
+        cwd=TOP,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs_postgres)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'relay.db'}"
+    return fresh_database(request.getfixturevalue("postgres_server"))
+
+
+@pytest.fixture
+def behind_its_back(url: str) -> Iterator[sa.Engine]:
+    """The database without the ledger's own manners."""
+    engine = sa.create_engine(url)
+    yield engine
+    engine.dispose()
+
+
+async def test_what_was_kept_is_there_when_the_ledger_is_opened_again(url: str) -> None:
+    async with open_store(url, KEY) as store:
+        record = await store.add(a_call(idempotency_key="k"))
+    async with open_store(url, KEY) as store:
+        found = await store.get(record.id)
+        assert found is not None
+        assert found.as_json() == record.as_json()
+        assert (await store.add(a_call(idempotency_key="k"))).id == record.id
+
+
+async def test_the_migrations_make_the_tables_that_the_code_knows(
+    url: str, behind_its_back: sa.Engine
+) -> None:
+    async with open_store(url, KEY):
+        pass
+    with behind_its_back.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+
+
+async def test_a_database_of_a_newer_version_is_left_alone(url: str, behind_its_back: sa.Engine) -> None:
+    async with open_store(url, KEY):
+        pass
+    with behind_its_back.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(StoreError, match="newer version"):
+        async with open_store(url, KEY):
+            pass
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE entries SET body = '{}'",
+        "UPDATE entries SET seal = 'x', body = NULL, salt = NULL",
+        "DELETE FROM entries",
+        "UPDATE suppressions SET listing = 'removed'",
+        "DELETE FROM suppressions",
+    ],
+)
+async def test_the_database_itself_keeps_diaries_and_lists(
+    url: str, behind_its_back: sa.Engine, statement: str
+) -> None:
+    async with open_store(url, KEY) as store:
+        record = await store.add(a_call())
+        await store.suppress([ListEntry(NUMBER, Listing.ADDED, "operator", "ada", record.started_at)])
+    with (
+        behind_its_back.connect() as connection,
+        pytest.raises(sa.exc.DBAPIError, match="only ever added to"),
+        connection.begin(),
+    ):
+        connection.execute(sa.text(statement))
+    async with open_store(url, KEY) as store:
+        verification = await store.verify(record.id)
+        assert verification is not None
+        assert verification.integrity is Integrity.INTACT
+
+
+async def test_a_number_is_nowhere_in_a_database_that_forgot_it(url: str, behind_its_back: sa.Engine) -> None:
+    async with open_store(url, KEY) as store:
+        record = await store.add(a_call())
+        record.note(record.started_at, "dialing", to=NUMBER)
+        record.ending, record.ended_at = ENDED, record.started_at
+        await store.save(record)
+        await store.erase(NUMBER, "ada", record.started_at)
+    with behind_its_back.connect() as connection:
+        for table in metadata.tables.values():
+            assert NUMBER not in str(connection.execute(sa.select(table)).all())
+
+
+async def test_a_second_process_on_one_sqlite_file_is_told_what_to_do(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'relay.db'}"
+    async with open_store(url, KEY):
+        with pytest.raises(StoreError, match=r"relay\.db is open in another process: .*PostgreSQL"):
+            async with open_store(url, KEY):
+                pass
+        other = node(url, "b")
+        _, said = await trio.to_thread.run_sync(other.communicate)
+        assert other.returncode == 1
+        assert "is open in another process" in said
+    async with open_store(url, KEY):
+        pass
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "relay.db",
+        "mysql://localhost/relay",
+        "sqlite://",
+        "sqlite:////nowhere/at/all.db",
+        "postgresql+psycopg:///x?host=/nowhere",
+    ],
+)
+async def test_a_database_that_cannot_be_used_is_an_error_of_ours(bad: str) -> None:
+    with pytest.raises(StoreError):
+        async with open_store(bad, KEY):
+            pass
+
+
+@pytest.mark.needs_postgres
+async def test_nodes_that_start_together_and_claim_together_share_no_call(postgres_url: str) -> None:
+    nodes = [node(postgres_url, name) for name in ("a", "b")]  # both find an empty database
+    async with open_store(postgres_url, KEY) as store:
+        ids = [(await store.add(a_call())).id for _ in range(60)]
+        said = await trio.to_thread.run_sync(lambda: _let_go(nodes))
+        claimed = " ".join(said).split()
+        assert len(claimed) == len(set(claimed))
+        claimed += [record.id for record in await store.orphans("c", 60, 60)]
+        assert sorted(claimed) == sorted(ids)
+
+
+def _let_go(nodes: list[subprocess.Popen[str]]) -> list[str]:
+    for process in nodes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    answers = [process.communicate() for process in nodes]
+    assert [process.returncode for process in nodes] == [0, 0], answers
+    return [said for said, _ in answers]
+
+
+async def test_an_operation_that_takes_too_long_fails_and_is_not_done_later(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+    add = sql_calls.add
+
+    def slow_add(*words: Any) -> CallRecord | None:
+        outcome = add(*words)
+        released.wait()
+        return outcome
+
+    async with open_store(url, KEY) as store:
+        record = a_call()
+        monkeypatch.setattr(sql_calls, "add", slow_add)
+        monkeypatch.setattr(sql_store, "OPERATION_SECONDS", 0.3)
+        with pytest.raises(StoreError, match="did not answer"):
+            await store.add(record)
+        monkeypatch.setattr(sql_store, "OPERATION_SECONDS", 5.0)
+        released.set()
+        assert await store.get(record.id) is None
