@@ -173,16 +173,18 @@ def _write_files(performance: Performance, folder: Path) -> None:
     (folder / "call.json").write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2))
     transcript = orjson.dumps(record.get("transcript", []), option=orjson.OPT_INDENT_2)
     (folder / "transcript.json").write_bytes(transcript)
+    entries = performance.ledger.entries
     with (folder / "events.jsonl").open("wb") as events:
-        for entry in performance.ledger.entries:
-            events.write(orjson.dumps(_elided(entry), option=orjson.OPT_APPEND_NEWLINE, default=str))
+        for entry in entries:
+            line = _elided(entry, began=entries[0].at)
+            events.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE, default=str))
     phones = performance.call.phones if performance.call else []
     if phones:
         write_stereo_wav(folder / "call.wav", bytes(phones[-1].said), bytes(phones[-1].heard))
 
 
-def _elided(entry: Entry) -> dict[str, Any]:
-    line: dict[str, Any] = {"at": round(entry.at, 4), "side": entry.side, "direction": entry.direction}
+def _elided(entry: Entry, *, began: float) -> dict[str, Any]:
+    line: dict[str, Any] = {"at": round(entry.at - began, 4), "side": entry.side, "direction": entry.direction}
     line |= {"event": entry.event, **{name: value for name, value in entry.fields.items() if name != "body"}}
     if entry.payload is not None:
         line["payload"] = f"<{len(entry.payload)} characters>"
@@ -222,7 +224,8 @@ def _new_folder(data_dir: Path) -> Path:
 
 def _expected_seconds(scenario: Scenario) -> float:
     voices = Voices()
-    spoken = [len(voices.say(voice, text)) / BYTES_PER_SECOND for voice, text in scenario.texts()]
+    said = [text for text in scenario.texts() if text[1] != scenario.agent.otherwise]
+    spoken = [len(voices.say(voice, text)) / BYTES_PER_SECOND for voice, text in said]
     return sum(spoken) + TURN_SECONDS * len(spoken)
 
 

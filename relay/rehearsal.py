@@ -173,23 +173,8 @@ async def open_stage(
             rng,
         )
         agent_port = await nursery.start(serve_agent, emulator)
-        environment = {
-            "PUBLIC_URL": public_url,
-            "TWILIO_ACCOUNT_SID": ACCOUNT_SID,
-            "TWILIO_AUTH_TOKEN": AUTH_TOKEN,
-            "TWILIO_FROM_NUMBER": FROM_NUMBER,
-            "TWILIO_API_URL": await nursery.start(serve_carrier, carrier),
-            "ASSEMBLYAI_API_KEY": API_KEY,
-            "ASSEMBLYAI_WS_URL": f"ws://127.0.0.1:{agent_port}/v1/ws",
-            "RELAY_BIND": f"127.0.0.1:{port}",
-            "RELAY_API_TOKEN": API_TOKEN,
-            "RELAY_DATABASE_URL": f"sqlite:///{data_dir / 'relay.db'}",
-            "RELAY_DATA_DIR": str(data_dir),
-            "RELAY_DIALS_PER_SECOND": "20",
-            "RELAY_DRAIN_SECONDS": "0",
-            "RELAY_CLOCK": OFFICE_HOURS,
-            **settings,
-        }
+        api_url = await nursery.start(serve_carrier, carrier)
+        environment = _environment(port, api_url, agent_port, data_dir) | settings
         process = await _start(nursery, environment, data_dir) if own_process else None
         if process is None:
             await nursery.start(service.serve, load_settings(environment))
@@ -197,6 +182,26 @@ async def open_stage(
         async with httpx.AsyncClient(base_url=public_url, headers=headers, timeout=30, trust_env=False) as http:
             yield Stage(carrier, http, cast, process)
         nursery.cancel_scope.cancel()
+
+
+def _environment(port: int, api_url: str, agent_port: int, data_dir: Path) -> dict[str, str]:
+    """The settings of a service whose outside world is on loopback."""
+    return {
+        "PUBLIC_URL": f"http://127.0.0.1:{port}",
+        "TWILIO_ACCOUNT_SID": ACCOUNT_SID,
+        "TWILIO_AUTH_TOKEN": AUTH_TOKEN,
+        "TWILIO_FROM_NUMBER": FROM_NUMBER,
+        "TWILIO_API_URL": api_url,
+        "ASSEMBLYAI_API_KEY": API_KEY,
+        "ASSEMBLYAI_WS_URL": f"ws://127.0.0.1:{agent_port}/v1/ws",
+        "RELAY_BIND": f"127.0.0.1:{port}",
+        "RELAY_API_TOKEN": API_TOKEN,
+        "RELAY_DATABASE_URL": f"sqlite:///{data_dir / 'relay.db'}",
+        "RELAY_DATA_DIR": str(data_dir),
+        "RELAY_DIALS_PER_SECOND": "20",
+        "RELAY_DRAIN_SECONDS": "0",
+        "RELAY_CLOCK": OFFICE_HOURS,
+    }
 
 
 async def _start(nursery: trio.Nursery, environment: Mapping[str, str], data_dir: Path) -> trio.Process:

@@ -10,6 +10,7 @@ import binascii
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -129,7 +130,11 @@ async def _read_request(connection: h11.Connection, stream: trio.abc.Stream) -> 
 
 
 async def _send(connection: h11.Connection, stream: trio.abc.Stream, response: Response) -> None:
-    headers = [("Content-Type", response.content_type), ("Content-Length", str(len(response.body)))]
+    headers = [
+        ("Date", formatdate(usegmt=True)),
+        ("Content-Type", response.content_type),
+        ("Content-Length", str(len(response.body))),
+    ]
     head = connection.send(h11.Response(status_code=response.status, headers=headers))
     body = connection.send(h11.Data(data=response.body))
     end = connection.send(h11.EndOfMessage())

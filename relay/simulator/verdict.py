@@ -1,4 +1,4 @@
-"""Judges a run by what both far ends wrote down: was the call as it had to be, and how long did things take?
+"""Judges a run by what both far ends wrote down: whether the call was as it had to be, and what took how long.
 
 Knows the ledger and the telephone's tracks; knows nothing of the service but the record that it published.
 """

@@ -8,6 +8,7 @@ from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -144,20 +145,30 @@ class Service:
 async def open_service(
     script: Scenario | None = None, *, key: str = f"Bearer {KEY}", line: bool = True
 ) -> AsyncIterator[Service]:
-    """A client connected to a fresh emulator over a memory stream; `line` keeps the callee's audio flowing."""
+    """A client connected to a fresh emulator over memory; `line` keeps the callee's audio flowing."""
     ledger = Ledger()
     emulator = emulator_of(script or scenario(), ledger)
     near, far = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(emulator.serve, far)
-        headers = [(b"Authorization", key.encode())]
-        ws = await wrap_client_stream(nursery, near, "agents.example", "/v1/ws", extra_headers=headers)
-        service = Service(ws, ledger)
+        service = Service(await connect(nursery, near, key), ledger)
         nursery.start_soon(service.receive)
         if line:
             nursery.start_soon(service.carry_line)
         yield service
         nursery.cancel_scope.cancel()
+
+
+async def connect(
+    nursery: trio.Nursery, stream: trio.abc.Stream, key: str = f"Bearer {KEY}"
+) -> WebSocketConnection:
+    return await wrap_client_stream(
+        nursery,
+        stream,  # type: ignore[arg-type]  # any Trio stream will do
+        "agents.example",
+        "/v1/ws",
+        extra_headers=[(b"Authorization", key.encode())],
+    )
 
 
 def emulator_of(script: Scenario, ledger: Ledger) -> AgentEmulator:
@@ -326,7 +337,7 @@ async def test_the_words_of_a_reply_come_in_one_burst_with_their_places(autojump
         assert "".join(event["delta"] for _, event in deltas).strip() == GREETING
         assert deltas[0][0] == deltas[-1][0]
         assert deltas[0][1]["start_ms"] == 250
-        assert all(a["end_ms"] == b["start_ms"] for (_, a), (_, b) in zip(deltas, deltas[1:], strict=False))
+        assert all(a["end_ms"] == b["start_ms"] for (_, a), (_, b) in pairwise(deltas))
 
 
 async def test_without_a_greeting_it_listens_first(autojump_clock: object) -> None:
@@ -497,6 +508,20 @@ async def test_a_barge_in_ends_the_reply_with_three_events_at_once_and_no_more_a
         assert LONG.startswith(cut_off["text"])
         assert 0 < len(cut_off["text"]) < len(LONG)
         assert service.all("transcript.user")[1][1]["text"] == INTERRUPTION
+
+
+@pytest.mark.parametrize(
+    ("settings", "seconds"), [({"interruption_delay": 0}, 0.6), ({"interruption_delay": 1000}, 1.6)]
+)
+async def test_the_session_says_how_long_the_callee_must_speak_to_interrupt(
+    autojump_clock: object, settings: dict[str, Any], seconds: float
+) -> None:
+    script = replies(LONG, say=["Yes, this is she speaking.", INTERRUPTION])
+    session = {**QUIET_SESSION, "input": {**PCMU, "turn_detection": settings}}
+    async with open_service(script) as service:
+        began = await speak_into_reply(service, session)
+        done_at, _ = await service.wait("reply.done", status="interrupted")
+        assert done_at - began == pytest.approx(seconds, abs=0.1)
 
 
 async def test_a_back_channel_during_a_reply_gives_no_event(autojump_clock: object) -> None:
@@ -774,8 +799,8 @@ async def test_a_fault_strikes_at_its_moment(autojump_clock: object, at: str) ->
         if at != "mid-speech":
             await service.wait("reply.done")
             service.say("Tuesday, please.")
-            _, call = await service.wait("tool.call")
         if at == "farewell":
+            _, call = await service.wait("tool.call")
             await service.send("tool.result", call_id=call["call_id"], result="{}")
         assert await service.wait_closed() == 1011
         last_reply = service.all("reply.started")[-1][1]["reply_id"]
@@ -801,6 +826,18 @@ async def test_a_fault_in_mid_greeting_is_seen(
         await trio.sleep(10)
         assert check(service)
         assert service.closed_at is None
+
+
+async def test_it_can_cease_to_read_for_a_while(autojump_clock: object) -> None:
+    async with open_service(scenario(**fault("stop-reading", "seconds:1"))) as service:
+        await configured(service)
+        await trio.sleep(5)
+        heard = len(service.ledger.select("agent", "received", "input.audio"))
+        assert heard == pytest.approx(50, abs=3)
+        await trio.sleep(10)
+        assert len(service.ledger.select("agent", "received", "input.audio")) == heard
+        await trio.sleep(5)
+        assert len(service.ledger.select("agent", "received", "input.audio")) > heard
 
 
 async def test_an_oversized_message_is_more_than_a_client_accepts(autojump_clock: object) -> None:
@@ -852,7 +889,7 @@ async def test_an_upgrade_can_be_refused(autojump_clock: object) -> None:
     with pytest.RaisesGroup(ConnectionRejected, flatten_subgroups=True) as caught:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(emulator.serve, far)
-            await wrap_client_stream(nursery, near, "agents.example", "/v1/ws")
+            await connect(nursery, near)
     assert "401" in repr(caught.value.exceptions[0])
 
 
@@ -868,8 +905,7 @@ async def test_a_client_that_reads_nothing_is_given_up(autojump_clock: object) -
             served.set()
 
         nursery.start_soon(serve)
-        headers = [(b"Authorization", KEY.encode())]
-        ws = await wrap_client_stream(nursery, near, "agents.example", "/v1/ws", extra_headers=headers)
+        ws = await connect(nursery, near)
         await ws.send_message(
             json.dumps({"type": "session.update", "session": {**SESSION, "greeting": LONG * 9}})
         )
@@ -891,10 +927,8 @@ async def test_over_a_socket_it_serves_several_sessions_and_its_faults_are_those
 
     async def use(port: int) -> None:
         async with trio.open_nursery() as nursery:
-            headers = [(b"Authorization", KEY.encode())]
             stream = await trio.open_tcp_stream("127.0.0.1", port)
-            ws = await wrap_client_stream(nursery, stream, "agents.example", "/v1/ws", extra_headers=headers)
-            service = Service(ws, Ledger())
+            service = Service(await connect(nursery, stream), Ledger())
             nursery.start_soon(service.receive)
             await service.configure()
             await service.wait("session.ready")

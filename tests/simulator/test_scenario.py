@@ -34,7 +34,7 @@ def test_the_demo_has_four_turns_a_barge_in_a_tool_and_a_farewell() -> None:
 def test_an_empty_scenario_is_an_answered_call_in_which_nobody_speaks() -> None:
     scenario = parse_scenario("", "empty.toml")
     assert scenario.carrier.outcome == "answered"
-    assert scenario.callee.turn == scenario.agent.turn == ()
+    assert len(scenario.callee.turn) == len(scenario.agent.turn) == 0
 
 
 @pytest.mark.parametrize(
@@ -50,9 +50,14 @@ def test_an_empty_scenario_is_an_answered_call_in_which_nobody_speaks() -> None:
         ("[agent]\ncommit_seconds = 0.01", "agent.commit_seconds"),
         ("[[agent.turn]]\nfollow_up = 'Bye'", "agent.turn[0]"),
         ("[[agent.turn]]\ntool_after = { name = 'end_call' }", "agent.turn[0]"),
+        ("[[agent.turn]]\nreply = 'x'\nfault = 'never-ready'", "agent.turn[0]"),
         ("[[fault]]\nleg = 'agent'\nkind = 'earthquake'", "fault[0].kind"),
         ("[[fault]]\nleg = 'agent'\nkind = 'rst'\nat = 'noon'", "fault[0].at"),
         ("[[fault]]\nleg = 'moon'\nkind = 'rst'", "fault[0].leg"),
+        ("[[fault]]\nleg = 'phone'\nkind = 'late-audio'", "fault[0]"),
+        ("[[fault]]\nleg = 'phone'\nkind = 'error:at_capacity'", "fault[0]"),
+        ("[[fault]]\nleg = 'agent'\nkind = 'stop-media'", "fault[0]"),
+        ("[[fault]]\nleg = 'agent'\nkind = 'never-ready'", "fault[0]"),
         ("colour = 'blue'", "colour"),
         ("title = ", "end of document"),
     ],
@@ -64,9 +69,7 @@ def test_an_error_names_the_file_and_the_key(text: str, key: str) -> None:
     assert key in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "kind", ["rst", "fin", "close:1011", "refuse:401", "error:at_capacity", "late-audio", "stop-media"]
-)
+@pytest.mark.parametrize("kind", ["rst", "fin", "close:1011", "error:at_capacity", "late-audio"])
 def test_known_faults_are_accepted_at_every_moment(kind: str) -> None:
     for at in ("before-ready", "opening", "mid-speech", "tool-running", "farewell", "seconds:3.2"):
         scenario = parse_scenario(f"[[fault]]\nleg = 'agent'\nat = '{at}'\nkind = '{kind}'", "f.toml")

@@ -1,0 +1,295 @@
+"""What the README and the pages under docs/ say is what the code does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tomllib
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+import trio
+from cyclopts import App
+
+from relay.cli import app
+from relay.outcomes import Blame, Reason
+from relay.profiles import Overrides, compose, read_profile
+from relay.rehearsal import API_TOKEN, open_stage
+from relay.settings import Accounts, Settings
+from relay.simulator.scenario import shipped_scenario
+from relay.tools.builtin import Appointments, builtin_tools
+from relay.wire import agent, phone, signature, twiml
+
+TOP: Final = Path(__file__).parent.parent
+README: Final = TOP / "README.md"
+ARCHITECTURE: Final = TOP / "docs" / "architecture.md"
+RECORDS: Final = sorted((TOP / "docs" / "decisions").glob("*.md"))
+PAGES: Final = [README, TOP / "CHANGELOG.md", *sorted((TOP / "docs").rglob("*.md"))]
+VARIABLES: Final = {field.alias for field in Settings.model_fields.values()} | {"RELAY_TEST_ALL"}
+
+PARTS: Final = ("Context", "Decision", "Evidence", "Consequences")  # of a decision record
+ENDINGS: Final = ("blame", "reason", "what it means", "what to do")
+
+# What the documents of the README are written for.
+PUBLIC_URL: Final = "https://relay.example.com"
+AUTH_TOKEN: Final = "your-auth-token"
+CALL_ID: Final = "call_0123456789abcdef01234567"
+
+SETTLED_SECONDS: Final = 30.0  # for the call that the README places
+
+page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(TOP)))
+
+
+@cache
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def prose_of(path: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", text_of(path), flags=re.MULTILINE | re.DOTALL)
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text_of(path), flags=re.MULTILINE | re.DOTALL)
+
+
+def only(found: Iterable[str]) -> str:
+    (one,) = found
+    return one
+
+
+def table(path: Path, *heads: str) -> list[list[str]]:
+    """The rows of the one table with these column heads."""
+    lines = iter(text_of(path).splitlines())
+    assert any(cells(line) == list(heads) for line in lines), f"no table {heads}"
+    next(lines)
+    return list(rows(lines))
+
+
+def rows(lines: Iterator[str]) -> Iterator[list[str]]:
+    for line in lines:
+        if not line.startswith("|"):
+            return
+        yield cells(line)
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+# ---- pages -------------------------------------------------------------------------------------------------
+
+
+def anchors(path: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", prose_of(path), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@page
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(path)):
+        if re.match(r"https?://", target):
+            continue
+        name, _, anchor = target.partition("#")
+        there = (path.parent / name).resolve() if name else path
+        assert there.exists(), f"{target} does not exist"
+        assert not anchor or anchor in anchors(there), f"{target}: no such heading"
+
+
+@page
+def test_every_make_target_named_exists(path: Path) -> None:
+    makefile = (TOP / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+    named = set(re.findall(r"(?:`|^)make (?:-s )?([a-z-]+)", text_of(path), flags=re.MULTILINE))
+    assert named <= targets
+
+
+@page
+def test_every_setting_named_exists(path: Path) -> None:
+    assert set(re.findall(r"\b(?:RELAY|TWILIO|ASSEMBLYAI)_[A-Z_]*[A-Z]\b", text_of(path))) <= VARIABLES
+
+
+@page
+def test_every_command_named_exists(path: Path) -> None:
+    for words in re.findall(r"(?:`|^|/)relay ((?:[a-z]+ ?)+)", text_of(path), flags=re.MULTILINE):
+        assert command_exists(app, words.split()), f"relay {words}"
+
+
+def command_exists(within: App, words: list[str]) -> bool:
+    """Whether the words lead to a command; what follows one that has none below it are its arguments."""
+    known = [name for name in within if not name.startswith("-")]
+    if not known or not words:
+        return True
+    return words[0] in known and command_exists(within[words[0]], words[1:])
+
+
+# ---- the README --------------------------------------------------------------------------------------------
+
+
+def test_the_settings_table_is_the_settings() -> None:
+    def default(name: str, value: object) -> str:
+        if name in Accounts.__dataclass_fields__:
+            return "required to serve"
+        return "–" if value in (None, ()) else f"`{value}`"
+
+    expected = [
+        [f"`{field.alias}`", field.description, default(name, field.default)]
+        for name, field in Settings.model_fields.items()
+    ]
+    assert table(README, "name", "meaning", "default") == expected
+
+
+@pytest.mark.skipif(
+    shutil.which("curl") is None and os.environ.get("RELAY_TEST_ALL") != "1", reason="apt-get install curl"
+)
+async def test_the_curl_block_places_a_call(tmp_path: Path) -> None:
+    block = only(each for each in blocks(README, "sh") if "curl" in each)
+    async with open_stage(tmp_path, synthesise=False) as stage:
+        # From now on the number in the block leads to a busy telephone.
+        await stage.play(shipped_scenario("busy"))
+        environment = {
+            "PATH": os.environ["PATH"],
+            "RELAY_URL": str(stage.http.base_url).rstrip("/"),
+            "RELAY_API_TOKEN": API_TOKEN,
+        }
+        done = await trio.run_process(["sh", "-c", block], env=environment, capture_stdout=True)
+        placed = json.loads(done.stdout)
+        assert placed.keys() == {"id", "sid", "status", "to", "agent"}
+        assert placed["sid"].startswith("CA")
+        record: dict[str, Any] = {}
+        with trio.fail_after(SETTLED_SECONDS):
+            while record.get("status") != "ended":
+                await trio.sleep(0.05)
+                record = (await stage.http.get(f"/v1/calls/{placed['id']}")).json()
+        assert record["ending"] == {"blame": "callee", "reason": "busy"}
+
+
+def test_the_document_shown_is_the_document_served() -> None:
+    lines = [line.strip() for line in only(blocks(README, "xml")).splitlines()]
+    shown = "".join(line if line.startswith("<") else f" {line}" for line in lines)
+    assert shown == twiml.connect_stream(
+        stream_url=twiml.stream_url(PUBLIC_URL),
+        token=signature.stream_token(AUTH_TOKEN, CALL_ID, 0),
+        status_callback=twiml.stream_status_url(PUBLIC_URL, CALL_ID),
+        redirect=twiml.twiml_url(PUBLIC_URL, CALL_ID, attempt=1),
+    )
+
+
+def test_the_session_update_shown_is_what_agents_show_prints(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)  # no .env and no agents of this machine
+    for variable in VARIABLES:
+        monkeypatch.delenv(str(variable), raising=False)
+    assert app(["agents", "show", "default"], result_action="return_value") == 0
+    assert json.loads(only(blocks(README, "json"))) == json.loads(capsys.readouterr().out)
+
+
+def test_the_agent_shown_can_be_used() -> None:
+    profile = read_profile("own", only(blocks(README, "toml")), where="README.md")
+    assert isinstance(compose(profile, Overrides(), {"order": "1234"}, ()), dict)
+    assert set(profile.tools) <= builtin_tools(Appointments()).keys()
+
+
+def test_the_sequence_diagram_speaks_both_protocols() -> None:
+    vocabulary = {
+        ("T", "R"): tags(phone, received=True) | {f"GET {twiml.STREAM_PATH}"} | webhooks(),
+        ("R", "T"): tags(phone, received=False) | {"POST Calls.json", "POST Calls/CA….json"},
+        ("A", "R"): tags(agent, received=True),
+        ("R", "A"): sent_to_agent(),
+        ("O", "R"): {"POST /v1/calls"},
+    }
+    arrows = re.findall(r"(\w)->>(\w): ([^(\n]+)", only(blocks(README, "mermaid")))
+    assert len(arrows) > 20
+    for source, sink, message in arrows:
+        assert message.strip() in vocabulary[source, sink], f"{source}->>{sink}: {message}"
+
+
+def tags(wire: Any, *, received: bool) -> set[str]:
+    """The names of the messages that a wire module reads (public structs) or writes (private ones)."""
+    classes = [each for each in vars(wire).values() if isinstance(each, type)]
+    structs = [each for each in classes if issubclass(each, msgspec.Struct)]
+    named = [each for each in structs if each.__name__.startswith("_") is not received]
+    return {str(each.__struct_config__.tag) for each in named if each.__struct_config__.tag}
+
+
+def sent_to_agent() -> set[str]:
+    texts = [
+        agent.session_update({}),
+        agent.input_audio(""),
+        agent.tool_result("", ""),
+        agent.reply_create(""),
+        agent.reply_cancel(""),
+        agent.session_end(),
+    ]
+    return {json.loads(text)["type"] for text in texts}
+
+
+def webhooks() -> set[str]:
+    return {f"POST {path}" for path in (twiml.TWIML_PATH, twiml.STATUS_PATH, twiml.STREAM_STATUS_PATH)}
+
+
+def test_every_ending_has_its_row() -> None:
+    told = [(Blame(blame), Reason(reason)) for blame, reason, *_ in table(README, *ENDINGS)]
+    assert len(told) == len(set(told))
+    assert {reason for _, reason in told} == set(Reason)
+    assert endings_in_code() <= set(told)
+
+
+def endings_in_code() -> set[tuple[Blame, Reason]]:
+    """Every pair of a blame and a reason that stands side by side in the code; a lost leg may be either."""
+    sources = [text_of(path) for path in (TOP / "relay").rglob("*.py") if "simulator" not in path.parts]
+    pairs = re.findall(r"Blame\.([A-Z_]+),\s*Reason\.([A-Z_]+)", "\n".join(sources))
+    kinds = re.findall(r"_lost\(\s*Reason\.([A-Z_]+)", "\n".join(sources))
+    assert pairs
+    assert kinds
+    lost = {(blame, Reason[kind]) for blame in (Blame.CARRIER, Blame.AGENT) for kind in kinds}
+    return {(Blame[blame], Reason[reason]) for blame, reason in pairs} | lost
+
+
+def test_every_command_has_its_row() -> None:
+    told = {words for row in table(README, "command", "what it does") for words in command_words(row[0])}
+    names = {name for name in app if not name.startswith("-")}
+    below = {name: [each for each in app[name] if not each.startswith("-")] for name in names}
+    assert told == {f"{name} {each}".strip() for name in names for each in below[name] or [""]}
+
+
+def command_words(cell: str) -> list[str]:
+    return re.findall(r"relay ([a-z]+(?: [a-z]+)*)", cell)
+
+
+# ---- architecture and decisions ----------------------------------------------------------------------------
+
+
+def test_the_floors_shown_are_those_that_the_imports_are_held_to() -> None:
+    contracts = tomllib.loads(text_of(TOP / "pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    floors = [sorted(filter(is_there, re.findall(r"\w+", layer))) for layer in layers if layer != "__main__"]
+    shown = [re.split(r" {3,}", line)[0].split() for line in blocks(ARCHITECTURE, "text")[0].splitlines()]
+    assert [sorted(floor) for floor in shown] == [floor for floor in floors if floor]
+
+
+def is_there(module: str) -> bool:
+    return (TOP / "relay" / f"{module}.py").exists() or (TOP / "relay" / module / "__init__.py").exists()
+
+
+def test_the_ownership_tree_names_every_task_of_a_call() -> None:
+    named = set(re.findall(r'start_soon\([^\n]*name="([^"]+)"\)', text_of(TOP / "relay" / "call.py")))
+    shown = re.sub(r"[\s│├└─]+", " ", blocks(ARCHITECTURE, "text")[1])
+    assert named
+    assert {name for name in named if name not in shown} == set()
+
+
+def test_decisions_are_numbered_short_and_give_their_evidence() -> None:
+    for number, path in enumerate(RECORDS, start=1):
+        text = text_of(path)
+        assert path.name.startswith(f"{number:04d}-")
+        assert text.startswith(f"# {number}. ")
+        assert text.count("\n") <= 40
+        assert re.findall(r"^## (.+)$", text, re.MULTILINE) == list(PARTS)
