@@ -9,7 +9,7 @@ open and nobody is cancelled, so that goodbyes need no shield.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NoReturn, Protocol
 
 import structlog
@@ -121,17 +121,11 @@ class Call:
     @property
     def counts(self) -> dict[str, int]:
         """What was counted, for the record."""
-        tally = self._dialogue.tally
         return {
             "frames_to_agent": self.frames_to_agent,
             "frames_to_phone": self.frames_to_phone,
-            "early_frames": tally.early_frames,
-            "late_frames": tally.late_frames,
-            "foreign_messages": tally.foreign_messages,
-            "unknown_events": tally.unknown_events,
             "unreadable_messages": self.unreadable,
-            "clears": tally.clears,
-            "barge_ins": tally.barge_ins,
+            **asdict(self._dialogue.tally),
         }
 
     # ---- life ------------------------------------------------------------------------------------
@@ -160,9 +154,8 @@ class Call:
                 await self._bridge()
                 await self._take_leave(self.ending or _OVERDUE)
             finally:
-                async with (
-                    trio.open_nursery() as nursery
-                ):  # side by side: each closes, even where we are cancelled
+                # Side by side: each one closes, even where we are cancelled.
+                async with trio.open_nursery() as nursery:
                     for leg in self._legs():
                         nursery.start_soon(leg.abort, name="abort")
         return self.ending or _OVERDUE

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from enum import Enum, auto
 from typing import Any
 
 import trio
@@ -30,6 +31,15 @@ _TERMINAL = {
     CarrierStatus.CANCELED: Ending(Blame.CARRIER, Reason.CANCELED),
 }
 _LIVE = {CarrierStatus.RINGING: Status.RINGING, CarrierStatus.IN_PROGRESS: Status.LIVE}
+
+
+class Document(Enum):
+    """Which TwiML document a call gets; SAY is the spoken farewell."""
+
+    CONNECT = auto()
+    SAY = auto()
+    HANG_UP = auto()
+    UNKNOWN = auto()
 
 
 class Line:
@@ -139,6 +149,18 @@ class Line:
             self.record.answered_at = self._clock()
             self.record.raise_status(Status.LIVE)
             self.waiting.deadline = self.answered_at + STREAM_SECONDS
+
+    def document(self, attempt: int) -> Document:
+        """What a fetch gets; one behind the stream is Twilio's word that the stream is over."""
+        self.answered()
+        if attempt == 0 and self.ending is None:
+            self.document_fetched = True
+            self.noted("document fetched", {})
+            return Document.CONNECT
+        if self.ending is None:
+            reason = Reason.NO_STREAM if self.stream is None else Reason.LOST
+            self.end(Ending(Blame.CARRIER, reason, "the carrier went on to the next document"))
+        return Document.SAY if self.farewell is Farewell.SPOKEN else Document.HANG_UP
 
     def connect(self, leg: Leg, stream_sid: str) -> None:
         """Take over the admitted stream; the call's own task bridges it from here."""

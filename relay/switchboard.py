@@ -14,7 +14,7 @@ import trio
 
 from relay.call import Call
 from relay.legs import Leg
-from relay.line import Line
+from relay.line import Document, Line
 from relay.outcomes import Blame, Ending, Farewell, Reason, Refusal
 from relay.placing import CallRequest, House, Office
 from relay.profiles import Profile
@@ -36,15 +36,6 @@ WIND_UP_SECONDS = 8.0  # for a goodbye by us; with the teardown behind it, 10 s 
 __all__ = ["CallRequest", "Document", "House", "Phase", "Switchboard"]
 
 log = structlog.get_logger()
-
-
-class Document(Enum):
-    """Which TwiML document a call gets; SAY is the spoken farewell."""
-
-    CONNECT = auto()
-    SAY = auto()
-    HANG_UP = auto()
-    UNKNOWN = auto()
 
 
 class Phase(Enum):
@@ -308,19 +299,9 @@ class Switchboard:
     # ---- what the carrier asks and says ----------------------------------------------------------
 
     def document(self, call_id: str, attempt: int) -> Document:
-        """Which document a signed fetch gets; one behind the stream is Twilio's word that it is over."""
+        """Which document a signed fetch gets."""
         line = self._lines.get(call_id)
-        if line is None:
-            return Document.UNKNOWN
-        line.answered()
-        if attempt == 0 and line.ending is None:
-            line.document_fetched = True
-            line.noted("document fetched", {})
-            return Document.CONNECT
-        if line.ending is None:
-            reason = Reason.NO_STREAM if line.stream is None else Reason.LOST
-            line.end(Ending(Blame.CARRIER, reason, "the carrier went on to the next document"))
-        return Document.SAY if line.farewell is Farewell.SPOKEN else Document.HANG_UP
+        return Document.UNKNOWN if line is None else line.document(attempt)
 
     async def carrier_called_back(self, call_id: str, callback: StatusCallback) -> None:
         """A status callback for one of our calls."""

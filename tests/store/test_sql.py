@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +214,14 @@ async def test_an_operation_that_takes_too_long_fails_and_is_not_done_later(
         monkeypatch.setattr(sql_store, "OPERATION_SECONDS", 5.0)
         released.set()
         assert await store.get(record.id) is None
+
+
+@pytest.mark.needs_postgres
+async def test_a_server_that_dropped_its_connections_is_asked_again(
+    postgres_url: str, postgres_control: Callable[[str], None]
+) -> None:
+    async with open_store(postgres_url, KEY) as store:
+        record = await store.add(a_call())
+        ours = "datname <> 'postgres' AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        postgres_control(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {ours}")
+        assert await store.get(record.id) is not None
