@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 import trio
@@ -96,9 +96,11 @@ class Show:
 
     def _barge_in(self, entry: Entry) -> None:
         seconds = entry.fields["bytes"] / BYTES_PER_SECOND
-        self._say(entry.at, "barge-in", "bold red", f"the phone is silenced, {seconds:.2f} s of speech dropped")
+        self._say(
+            entry.at, "barge-in", "bold red", f"the phone is silenced, {seconds:.2f} s of speech dropped"
+        )
 
-    _TOLD: dict[tuple[str, str, str], Callable[[Show, Entry], None]] = {
+    _TOLD: ClassVar[dict[tuple[str, str, str], Callable[[Show, Entry], None]]] = {
         ("phone", "noted", "status"): _status,
         ("phone", "noted", "speech-started"): _callee,
         ("phone", "noted", "speech-ended"): _callee_ended,
@@ -116,7 +118,9 @@ def run_demo(scenario: Scenario, data_dir: Path, *, as_json: bool = False) -> bo
     console = Console(file=io.StringIO() if as_json else None)
     log = (folder / "relay.log").open("w")
     with log, open_logs("json", "info", log):
-        console.print(f"[bold]{scenario.title}[/bold]  (service, carrier and agent on this machine; no account needed)")
+        console.print(
+            f"[bold]{scenario.title}[/bold]  (service, carrier and agent on this machine; no account needed)"
+        )
         performance = trio.run(_perform, scenario, folder, console)
     return _report(performance, folder, console, as_json=as_json)
 
@@ -134,7 +138,9 @@ def _report(performance: Performance, folder: Path, console: Console, *, as_json
     checks = judge(run, performance.record, final_records=_final_records(folder), carrier_status=status)
     _write_files(performance, folder)
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps(_as_json(performance, figures, checks, folder), option=orjson.OPT_INDENT_2))
+        sys.stdout.buffer.write(
+            orjson.dumps(_as_json(performance, figures, checks, folder), option=orjson.OPT_INDENT_2)
+        )
         sys.stdout.write("\n")
     else:
         console.print(_summary(performance, figures, folder))
@@ -148,7 +154,10 @@ def _report(performance: Performance, folder: Path, console: Console, *, as_json
 
 def _summary(performance: Performance, figures: Figures, folder: Path) -> Table:
     record = performance.record
-    ending = record.get("ending") or {"blame": "-", "reason": performance.answer.get("error", {}).get("code", "-")}
+    ending = record.get("ending") or {
+        "blame": "-",
+        "reason": performance.answer.get("error", {}).get("code", "-"),
+    }
     agent = [turn.agent_seconds for turn in figures.turns]
     ours = [turn.relay_seconds for turn in figures.turns]
     silenced = ", ".join(f"{seconds * 1000:.1f} ms" for seconds in figures.silenced_seconds)
@@ -159,10 +168,22 @@ def _summary(performance: Performance, figures: Figures, folder: Path) -> Table:
         ("duration", f"{record.get('duration_seconds', 0):.1f} s"),
         ("answer to first audio", "-" if first is None else f"{first:.2f} s"),
         ("frames relayed", f"{figures.frames_to_agent} to the agent, {figures.frames_to_phone} to the phone"),
-        ("barge-ins", f"{len(figures.silenced_seconds)}" + (f", phone silenced after {silenced}" if silenced else "")),
-        ("latency, the agent's share", f"p50 {percentile(agent, 0.5):.2f} s, p95 {percentile(agent, 0.95):.2f} s"),
-        ("latency, ours", f"p50 {percentile(ours, 0.5) * 1000:.1f} ms, p95 {percentile(ours, 0.95) * 1000:.1f} ms"),
-        ("files", f"{folder}/ ({', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))})"),
+        (
+            "barge-ins",
+            f"{len(figures.silenced_seconds)}" + (f", phone silenced after {silenced}" if silenced else ""),
+        ),
+        (
+            "latency, the agent's share",
+            f"p50 {percentile(agent, 0.5):.2f} s, p95 {percentile(agent, 0.95):.2f} s",
+        ),
+        (
+            "latency, ours",
+            f"p50 {percentile(ours, 0.5) * 1000:.1f} ms, p95 {percentile(ours, 0.95) * 1000:.1f} ms",
+        ),
+        (
+            "files",
+            f"{folder}/ ({', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))})",
+        ),
     ):
         table.add_row(f"[bold]{name}[/bold]", value)
     return table
@@ -184,7 +205,11 @@ def _write_files(performance: Performance, folder: Path) -> None:
 
 
 def _elided(entry: Entry, *, began: float) -> dict[str, Any]:
-    line: dict[str, Any] = {"at": round(entry.at - began, 4), "side": entry.side, "direction": entry.direction}
+    line: dict[str, Any] = {
+        "at": round(entry.at - began, 4),
+        "side": entry.side,
+        "direction": entry.direction,
+    }
     line |= {"event": entry.event, **{name: value for name, value in entry.fields.items() if name != "body"}}
     if entry.payload is not None:
         line["payload"] = f"<{len(entry.payload)} characters>"
@@ -199,7 +224,10 @@ def _as_json(performance: Performance, figures: Figures, checks: list[Check], fo
         "frames_to_agent": figures.frames_to_agent,
         "frames_to_phone": figures.frames_to_phone,
         "silenced_seconds": figures.silenced_seconds,
-        "turns": [{"agent_seconds": turn.agent_seconds, "relay_seconds": turn.relay_seconds} for turn in figures.turns],
+        "turns": [
+            {"agent_seconds": turn.agent_seconds, "relay_seconds": turn.relay_seconds}
+            for turn in figures.turns
+        ],
         "checks": {check.name: check.holds for check in checks},
         "files": str(folder),
     }
@@ -231,5 +259,3 @@ def _expected_seconds(scenario: Scenario) -> float:
 
 def _compact(value: object) -> str:
     return orjson.dumps(value).decode()
-
-

@@ -98,9 +98,9 @@ class WireError(ValueError):
 class LegClosed(Exception):
     """One leg of the call can no longer be used.
 
-    `leg` is the blame that the leg carries: CARRIER for the phone, AGENT for the agent. `kind` is LOST (end of file,
-    reset, close frame), STALLED (the far end stopped reading), SILENT (it answers no ping any more) or PROTOCOL
-    (framing violated); `code` is the WebSocket close code received, when there was one.
+    `leg` is the blame that the leg carries: CARRIER for the phone, AGENT for the agent. `kind` is LOST (end of
+    file, reset, close frame), STALLED (the far end stopped reading), SILENT (it answers no ping any more) or
+    PROTOCOL (framing violated); `code` is the WebSocket close code received, when there was one.
     """
 
     def __init__(self, leg: Blame, kind: Reason, detail: str, *, code: int | None = None) -> None:

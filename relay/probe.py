@@ -1,4 +1,4 @@
-"""A request to our own public address, signed as the carrier signs, to learn whether its webhooks would reach us.
+"""A request to our own public address, signed as the carrier signs: the proof that its webhooks reach us.
 
 Knows nothing of calls; asks, and answers with a refusal that says what to mend.
 """
@@ -46,5 +46,5 @@ class Probe:
         if answer.status_code == 204:
             return None
         if answer.status_code == 403:
-            return "PUBLIC_URL answers, but refuses our signature: another service, or one with another auth token"
-        return f"PUBLIC_URL answers a webhook with HTTP {answer.status_code}, not 204: does it lead to this service?"
+            return "PUBLIC_URL answers, but refuses our signature: another service, or another auth token"
+        return f"PUBLIC_URL answers a webhook with HTTP {answer.status_code}, not 204: does it lead here?"

@@ -72,7 +72,7 @@ class Stage:
     async def play(
         self, scenario: Scenario, *, on_entry: Callable[[Entry], None] | None = None, **wishes: Any
     ) -> Performance:
-        """Place the scenario's call through `/v1/calls` and follow it to its final record. Raises Unplayed."""
+        """Place the scenario's call through `/v1/calls`, follow it to its final record. Raises Unplayed."""
         performance = Performance(scenario, Ledger(on_entry))
         order = self._cast.engage(performance)
         with trio.move_on_after(PLAY_SECONDS):
@@ -87,7 +87,7 @@ class Stage:
         raise Unplayed(f"{scenario.title}: not over after {PLAY_SECONDS:g} s")
 
     async def _follow(self, performance: Performance) -> None:
-        while performance.call is None or not performance.call.finished.is_set():
+        while performance.call is None or not performance.call.finished.is_set():  # noqa: ASYNC110 - it asks
             if performance.call is None and await self._read(performance) and performance.call is None:
                 return  # the carrier never made a call of it
             await trio.sleep(POLL_SECONDS)
@@ -121,7 +121,12 @@ class _Cast:
             business = f"Office {number}"
         self._by_number[to] = self._by_business[business] = performance
         wishes = {"time_limit": order.time_limit} if order.time_limit else {}
-        return {"to": to, "agent": order.agent, "variables": {**order.variables, "business": business}, **wishes}
+        return {
+            "to": to,
+            "agent": order.agent,
+            "variables": {**order.variables, "business": business},
+            **wishes,
+        }
 
     def of_form(self, form: list[tuple[str, str]]) -> Performance:
         return self._by_number[dict(form)["To"]]
@@ -179,7 +184,9 @@ async def open_stage(
         if process is None:
             await nursery.start(service.serve, load_settings(environment))
         headers = {"Authorization": f"Bearer {API_TOKEN}"}
-        async with httpx.AsyncClient(base_url=public_url, headers=headers, timeout=30, trust_env=False) as http:
+        async with httpx.AsyncClient(
+            base_url=public_url, headers=headers, timeout=30, trust_env=False
+        ) as http:
             yield Stage(carrier, http, cast, process)
         nursery.cancel_scope.cancel()
 

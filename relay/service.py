@@ -88,7 +88,9 @@ async def serve(
                     try:
                         bound = await front.start(partial(serve_edge, app, settings.bind, stop=stop))
                     except OSError as problem:
-                        raise ConfigurationError([f"RELAY_BIND: cannot listen there ({problem}). Choose another port."]) from None
+                        raise ConfigurationError(
+                            [f"RELAY_BIND: cannot listen there ({problem}). Choose another port."]
+                        ) from None
                     log.info("serving", address=f"{bound[0]}:{bound[1]}", public_url=accounts.public_url)
                     task_status.started(Running(switchboard, bound))
                     await _run_until_drained(switchboard, signals, settings.drain_seconds)
@@ -99,13 +101,15 @@ async def serve(
 
 
 async def _ignore(signals: AsyncIterator[int]) -> None:
-    """We are going already: a signal that nobody took would be delivered again behind the receiver, and kill us."""
+    """We are going already: a signal that nobody took would come again behind the receiver, and kill us."""
     async for _ in signals:
         pass
 
 
-async def _run_until_drained(switchboard: Switchboard, signals: AsyncIterator[int], drain_seconds: float) -> None:
-    """The first signal drains, the second winds up, the third cuts; each stage ends by itself in bounded time."""
+async def _run_until_drained(
+    switchboard: Switchboard, signals: AsyncIterator[int], drain_seconds: float
+) -> None:
+    """The first signal drains, the second winds up, the third cuts; each stage has its bound."""
     await anext(signals)
     stages: tuple[tuple[str, Callable[[], None], float], ...] = (
         ("draining", switchboard.drain, drain_seconds),
@@ -138,7 +142,11 @@ async def _first_of(*waits: Callable[[], Awaitable[object]], seconds: float) -> 
 async def _say_whom_we_wait_for(switchboard: Switchboard) -> None:
     while True:
         await trio.sleep(WAITED_FOR_SECONDS)
-        log.info("waiting for calls", calls=len(switchboard.lines), some=[line.record.id for line in switchboard.lines[:5]])
+        log.info(
+            "waiting for calls",
+            calls=len(switchboard.lines),
+            some=[line.record.id for line in switchboard.lines[:5]],
+        )
 
 
 def agent_opener(settings: Settings) -> Callable[[], Awaitable[Leg]]:
@@ -158,7 +166,11 @@ def agent_opener(settings: Settings) -> Callable[[], Awaitable[Leg]]:
 
 def load_profiles(agents_dir: Path) -> dict[str, Profile]:
     """The agents that ship with the package, and those of the folder over them. Raises ConfigurationError."""
-    shipped = [entry for entry in resources.files("relay").joinpath("agents").iterdir() if entry.name.endswith(".toml")]
+    shipped = [
+        entry
+        for entry in resources.files("relay").joinpath("agents").iterdir()
+        if entry.name.endswith(".toml")
+    ]
     own = sorted(agents_dir.glob("*.toml")) if agents_dir.is_dir() else []
     profiles: dict[str, Profile] = {}
     for file in [*shipped, *own]:

@@ -1,4 +1,4 @@
-"""Judges a run by what both far ends wrote down: whether the call was as it had to be, and what took how long.
+"""Judges a run by what both far ends wrote down: was the call as it had to be, what took how long.
 
 Knows the ledger and the telephone's tracks; knows nothing of the service but the record that it published.
 """
@@ -76,7 +76,7 @@ class Run:
         return None if start is None else list(zip(self.said[start:], self.forwarded, strict=False))
 
     def _match_downlink(self) -> tuple[list[tuple[Entry, Entry]], list[Entry], list[Entry]]:
-        """(spoken, played) pairs in order; what was spoken and not played; what was played and never spoken."""
+        """(spoken, played) in order; what was spoken and not played; what was played, never spoken."""
         pairs, skipped, strange = [], [], []
         position = 0
         for heard in self.played:
@@ -138,7 +138,8 @@ def measure(run: Run) -> Figures:
     """How long things took, seen from outside."""
     ledger = run.ledger
     answered = next(
-        (e.at for e in ledger.select("phone", "noted", "status") if e.fields.get("status") == "in-progress"), None
+        (e.at for e in ledger.select("phone", "noted", "status") if e.fields.get("status") == "in-progress"),
+        None,
     )
     audible = [_happened(entry) for entry in ledger.select("phone", "noted", "agent-audible")]
     uplink = tuple(heard.at - said.at for said, heard in run.uplink or ())

@@ -17,7 +17,9 @@ import trio
 MESSAGES_KEPT = 50_000  # of one call, some 15 MB: over eight minutes; later ones are counted and left out
 _SHOWN_CHARACTERS = 64  # of a string that is not known to be harmless
 
-_SPOKEN = frozenset({"text", "delta", "system_prompt", "greeting", "instructions", "result", "arguments", "args"})
+_SPOKEN = frozenset(
+    {"text", "delta", "system_prompt", "greeting", "instructions", "result", "arguments", "args"}
+)
 _SECRET = frozenset({"token", "resume_token", "payload", "audio", "data", "description", "tools"})
 
 log = structlog.get_logger()
@@ -26,7 +28,7 @@ LegName = Literal["phone", "agent"]
 
 
 class Captures:
-    """Keeps messages in memory while a call lives and writes them when it has ended. Without a folder: nothing."""
+    """Keeps messages while a call lives and writes them when it has ended. Without a folder: nothing."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -60,7 +62,12 @@ def _write(path: Path, messages: list[tuple[float, LegName, str, bytes]]) -> Non
     began = messages[0][0]
     with path.open("wb") as file:
         for at, leg, direction, text in messages:
-            line = {"at": round(at - began, 4), "leg": leg, "direction": direction, "message": _redact(_read(text))}
+            line = {
+                "at": round(at - began, 4),
+                "leg": leg,
+                "direction": direction,
+                "message": _redact(_read(text)),
+            }
             file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
 
 

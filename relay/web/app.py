@@ -40,7 +40,9 @@ def create_app(switchboard: Switchboard, store: Store, trust: Trust, *, max_call
     )
     app.register_blueprint(webhook_routes(switchboard, trust))
     app.register_blueprint(stream_routes(switchboard, trust))
-    app.register_blueprint(operator_routes(switchboard, store, trust.api_token, max_call_seconds=max_call_seconds))
+    app.register_blueprint(
+        operator_routes(switchboard, store, trust.api_token, max_call_seconds=max_call_seconds)
+    )
     app.register_blueprint(health_routes(switchboard))
 
     @app.errorhandler(RequestSchemaValidationError)

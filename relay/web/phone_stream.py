@@ -1,4 +1,4 @@
-"""Admission of the phone stream: signature before the upgrade, token and CallSid at `start`, then out of here.
+"""Admission of the phone stream: signature before the upgrade, token and CallSid at `start`, then away.
 
 Knows Quart; no media frame ever passes through it.
 """
@@ -88,7 +88,9 @@ async def _wait_start(leg: Leg, switchboard: Switchboard, trust: Trust) -> tuple
 
 def _admit(message: phone.StreamStarted, switchboard: Switchboard, trust: Trust) -> Line:
     start = message.start
-    named = signature.read_stream_token(trust.auth_tokens, start.custom_parameters.get(twiml.TOKEN_PARAMETER, ""))
+    named = signature.read_stream_token(
+        trust.auth_tokens, start.custom_parameters.get(twiml.TOKEN_PARAMETER, "")
+    )
     if named is None:
         raise WireError("no genuine token")
     if start.account_sid != trust.account_sid:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+
 import structlog
 from quart import Blueprint, Response, abort, request
 from quart.typing import ResponseReturnValue
@@ -126,7 +127,7 @@ def webhook_routes(switchboard: Switchboard, trust: Trust) -> Blueprint:
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """A genuine callback that cannot be read is logged and answered all the same: Twilio could not mend it."""
+    """A genuine callback that cannot be read is logged and answered: Twilio could not mend it."""
     try:
         yield
     except WireError as problem:

@@ -14,7 +14,9 @@ from relay.simulator.scenario import Scenario
 
 AGENTS = Path(__file__).parent / "agents"
 
-EXPLANATION = "Your appointment is on Monday at three in the afternoon. Please bring your insurance card with you."
+EXPLANATION = (
+    "Your appointment is on Monday at three in the afternoon. Please bring your insurance card with you."
+)
 
 
 def scene(title: str, **changes: Any) -> Scenario:
@@ -22,11 +24,16 @@ def scene(title: str, **changes: Any) -> Scenario:
     tables: dict[str, Any] = {
         "title": title,
         "carrier": {"ring_seconds": 0.1},
-        "callee": {"turn": [{"say": "Yes?", "pause_seconds": 0.2}, {"say": "Thank you.", "pause_seconds": 0.2}]},
+        "callee": {
+            "turn": [{"say": "Yes?", "pause_seconds": 0.2}, {"say": "Thank you.", "pause_seconds": 0.2}]
+        },
         "agent": {
             "commit_seconds": 0.3,
             "turn": [
-                {"tool": {"name": "book_appointment", "arguments": {"day": title, "time": "3"}}, "reply": "It is done."},
+                {
+                    "tool": {"name": "book_appointment", "arguments": {"day": title, "time": "3"}},
+                    "reply": "It is done.",
+                },
                 {"tool": {"name": "end_call"}, "reply": "Goodbye now."},
             ],
         },
@@ -41,7 +48,7 @@ def broken(leg: str, at: str, kind: str, **changes: Any) -> Scenario:
 
 @asynccontextmanager
 async def quiet_stage(data_dir: Path, **settings: Any) -> AsyncIterator[Stage]:
-    """A stage whose agent is brief and whose speech is the same in every process; an error in its log fails the test."""
+    """A stage whose agent is brief and whose speech is always the same; an error in its log fails the test."""
     with capture_logs() as lines:
         async with open_stage(
             data_dir, seed=1, synthesise=False, **{"RELAY_AGENTS_DIR": str(AGENTS), **settings}

@@ -1,4 +1,4 @@
-"""Either socket dies at any moment: the other one is closed within 2 s, and the record says which side it was."""
+"""Either socket dies at any moment: the other one is closed within 2 s, and the record says which it was."""
 
 from __future__ import annotations
 
@@ -44,10 +44,8 @@ async def test_a_killed_socket_takes_the_other_with_it_and_gets_the_blame(leg: s
 
 
 def _seconds_to_close(performance: Performance, killed: str) -> float:
-    """From the death of one socket to the close of the other, as the far ends saw it; 0 where there was no other."""
+    """From the death of one socket to the close of the other, as the far ends saw it; 0 without another."""
     ledger = performance.ledger
     died_at = next(entry.at for entry in ledger.entries if entry.event == "mishap")
     event = ("agent", "closed") if killed == "phone" else ("phone", "stream-closed")
-    return next(
-        (entry.at - died_at for entry in ledger.entries if (entry.side, entry.event) == event), 0.0
-    )
+    return next((entry.at - died_at for entry in ledger.entries if (entry.side, entry.event) == event), 0.0)

@@ -66,7 +66,9 @@ async def test_each_way_a_call_can_end_is_told_with_the_right_blame_and_every_ca
                 nursery.start_soon(play, scenario)
         told = {performance.scenario.title: ending(performance) for performance in played}
         assert told == {scenario.title: wanted for scenario, wanted in ENDINGS}
-        violations = {each.scenario.title: each.ledger.violations for each in played if each.ledger.violations}
+        violations = {
+            each.scenario.title: each.ledger.violations for each in played if each.ledger.violations
+        }
         assert {title: v for title, v in violations.items() if "garbage" not in title} == {}
         assert all(each.call is not None and each.call.is_over for each in played)
         assert all(each.record["carrier_confirmed_at"] for each in played)
@@ -79,7 +81,10 @@ async def test_a_shipped_scenario_holds_every_check(name: str, tmp_path: Path) -
         performance = await stage.play(shipped_scenario(name))
         assert performance.call is not None
         checks = judge(
-            Run(performance.ledger), performance.record, final_records=1, carrier_status=performance.call.status
+            Run(performance.ledger),
+            performance.record,
+            final_records=1,
+            carrier_status=performance.call.status,
         )
         assert [check for check in checks if not check.holds] == []
 
@@ -169,5 +174,3 @@ async def test_the_time_limit_winds_the_call_up_before_the_cap(tmp_path: Path) -
         assert ending(performance) == ("us", "time-limit")
         assert performance.record["duration_seconds"] < 12
         assert len(performance.ledger.select("agent", "received", "reply.create")) == 1
-
-

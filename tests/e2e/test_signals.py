@@ -1,4 +1,4 @@
-"""`relay serve` as a process of its own: signals while a call is live, and the rig that shares nothing with us."""
+"""`relay serve` as a process of its own: signals in a live call, and a rig that shares nothing with us."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ MONOLOGUE = {"commit_seconds": 0.3, "turn": [{"reply": EXPLANATION}]}
 
 
 @asynccontextmanager
-async def live_call(tmp_path: Path, **settings: str) -> AsyncIterator[tuple[Stage, trio.Process, list[Performance]]]:
+async def live_call(
+    tmp_path: Path, **settings: str
+) -> AsyncIterator[tuple[Stage, trio.Process, list[Performance]]]:
     """A served call in which the callee has been heard; the list is filled when the call is over."""
     heard = trio.Event()
     played: list[Performance] = []
@@ -39,7 +41,9 @@ async def live_call(tmp_path: Path, **settings: str) -> AsyncIterator[tuple[Stag
 
             async def play() -> None:
                 with suppress(Unplayed):  # the service may be gone before the last look at the record
-                    played.append(await stage.play(scene("signals", callee=TALK, agent=MONOLOGUE), on_entry=watch))
+                    played.append(
+                        await stage.play(scene("signals", callee=TALK, agent=MONOLOGUE), on_entry=watch)
+                    )
 
             nursery.start_soon(play)
             await heard.wait()
@@ -53,7 +57,9 @@ def lines(tmp_path: Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.slow
-async def test_a_second_sigterm_during_a_call_ends_it_with_a_goodbye_and_the_process_with_0(tmp_path: Path) -> None:
+async def test_a_second_sigterm_during_a_call_ends_it_with_a_goodbye_and_the_process_with_0(
+    tmp_path: Path,
+) -> None:
     async with live_call(tmp_path, RELAY_DRAIN_SECONDS="600") as (stage, process, _):
         process.send_signal(signal.SIGTERM)
         while (await stage.http.get("/readyz")).status_code != 503:  # noqa: ASYNC110
@@ -84,7 +90,12 @@ async def test_a_third_signal_cuts_the_call_and_the_process_is_gone_within_secon
 @pytest.mark.slow
 async def test_a_drain_lets_the_live_call_run_to_its_own_end(tmp_path: Path) -> None:
     async with open_stage(
-        tmp_path, seed=1, synthesise=False, own_process=True, RELAY_AGENTS_DIR=str(AGENTS), RELAY_DRAIN_SECONDS="60"
+        tmp_path,
+        seed=1,
+        synthesise=False,
+        own_process=True,
+        RELAY_AGENTS_DIR=str(AGENTS),
+        RELAY_DRAIN_SECONDS="60",
     ) as stage:
         assert stage.process is not None
         process = stage.process
