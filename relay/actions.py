@@ -12,6 +12,8 @@ import msgspec
 from relay.outcomes import Ending
 
 Role: TypeAlias = Literal["agent", "callee"]
+OptOutWay: TypeAlias = Literal["key", "words", "list"]
+"""How it came: by a key, in plain words, or because the number was put on the list during the call."""
 
 
 class ForwardToAgent(msgspec.Struct, frozen=True, gc=False):
@@ -84,6 +86,12 @@ class TurnAnswered(msgspec.Struct, frozen=True):
     agent_seconds: float
 
 
+class OptOut(msgspec.Struct, frozen=True):
+    """The callee is never to be called again: to be recorded before anything else is done."""
+
+    how: OptOutWay
+
+
 class Note(msgspec.Struct, frozen=True):
     """Add a line to the timeline; `fields` hold no speech, no number and no secret."""
 
@@ -109,6 +117,7 @@ Action: TypeAlias = (
     | RetryWithoutVoice
     | Transcribe
     | TurnAnswered
+    | OptOut
     | Note
     | EndCall
 )

@@ -8,9 +8,10 @@ open and nobody is cancelled, so that goodbyes need no shield.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NoReturn, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import NoReturn
 
 import structlog
 import trio
@@ -23,18 +24,20 @@ from relay.actions import (
     EndCall,
     ForwardToAgent,
     Note,
+    OptOut,
     PlayOnPhone,
     RetryWithoutVoice,
-    Role,
     RunTool,
     SendMark,
     SendToolResult,
     Transcribe,
     TurnAnswered,
 )
-from relay.dialogue import TOOL_CALLS, BargeIn, Dialogue
+from relay.dialogue import Dialogue
 from relay.legs import HandshakeRefused, Leg
 from relay.outcomes import Blame, Ending, LegClosed, Reason, WireError
+from relay.terms import Diary, Terms
+from relay.tool_runs import TOOL_CALLS
 from relay.tools import Toolbox
 from relay.wire import agent as agent_wire
 from relay.wire import phone as phone_wire
@@ -47,30 +50,6 @@ SESSION_END_SECONDS = 0.25  # after a fault the goodbye is sent, not awaited
 UNREADABLE_MESSAGES = 10  # in a row; one corrupt message is dropped and counted
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What was agreed for one call before it began."""
-
-    session: Mapping[str, Any]
-    time_limit_seconds: float
-    barge_in: BargeIn = BargeIn.INTERRUPTED
-    interruptible: bool = True
-    lead_silence_seconds: float = 0.25
-
-
-class Diary(Protocol):
-    """Where a call writes down what happens."""
-
-    def noted(self, event: str, fields: Mapping[str, Any]) -> None:
-        """Something for the timeline."""
-
-    def said(self, role: Role, text: str, *, interrupted: bool) -> None:
-        """Something for the transcript."""
-
-    def turn_answered(self, agent_seconds: float, relay_seconds: float) -> None:
-        """A turn was answered: how long the agent took, and how long we held its first sound."""
 
 
 class Call:
@@ -107,6 +86,10 @@ class Call:
             barge_in=terms.barge_in,
             interruptible=terms.interruptible,
             lead_silence_seconds=terms.lead_silence_seconds,
+            opt_out_key=terms.opt_out_key,
+            opted_out_clip=terms.opted_out_clip,
+            language=terms.language,
+            heard=terms.heard,
         )
         self._live = trio.CancelScope()
         self._cap_at = answered_at + terms.time_limit_seconds
@@ -131,10 +114,19 @@ class Call:
     # ---- life ------------------------------------------------------------------------------------
 
     def end(self, ending: Ending) -> None:
-        """Record why the call is over and stop its tasks. The first cause wins."""
+        """Record why the call is over and stop its tasks. The first cause wins, and an opt-out is one.
+
+        After an opt-out a fault of the agent's ends nothing: our last sentence does not need it.
+        """
+        left = self._dialogue.opted_out
+        if self.ending is None and not (left and ending.blame is Blame.AGENT):
+            self.ending = left or ending
+            self._live.cancel(reason=self.ending.reason)
+
+    def opt_out(self) -> None:
+        """The number was listed while the call is live: tell the callee so and end, within 5 s."""
         if self.ending is None:
-            self.ending = ending
-            self._live.cancel(reason=ending.reason)
+            self._attempt(partial(self._dialogue.opt_out, "list"), trio.current_time())
 
     def wind_up(self, ending: Ending, *, within_seconds: float) -> None:
         """Have the agent say goodbye; the call ends with `ending`, at the latest after `within_seconds`."""
@@ -331,6 +323,8 @@ class Call:
                 self._diary.said(role, text, interrupted=interrupted)
             case TurnAnswered(agent_seconds):
                 self._diary.turn_answered(agent_seconds, trio.current_time() - self._received_at)
+            case OptOut(how):
+                self._diary.opted_out(how)
             case Note(event, fields):
                 self._diary.noted(event, fields)
             case EndCall(ending):
@@ -338,7 +332,10 @@ class Call:
 
     def _to_agent(self, text: bytes) -> None:
         if self._agent is not None:
-            self._agent.send(text)
+            try:
+                self._agent.send(text)
+            except LegClosed as lost:  # here, so that what is said to the phone is not lost with it
+                self.end(lost.ending)
 
     # ---- tools -----------------------------------------------------------------------------------
 

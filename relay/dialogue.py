@@ -4,46 +4,51 @@ Knows no trio, no clock, no socket and no log; `now` is an argument in seconds, 
 
 The rules of interruption are those of the AssemblyAI dossier, section 9; those of the opening and of the
 goodbye are ours: nothing of the callee's is forwarded before the opening was heard, and no call hangs up on a
-sentence.
+sentence. An opt-out overrides all of it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from typing import assert_never
 
 from relay.actions import (
     Action,
+    CancelReply,
     ClearPhoneAudio,
+    CreateReply,
     EndCall,
     ForwardToAgent,
     Note,
+    OptOut,
+    OptOutWay,
     PlayOnPhone,
-    RetryWithoutVoice,
-    RunTool,
     SendMark,
     SendToolResult,
     Transcribe,
     TurnAnswered,
 )
+from relay.compliance import OPT_OUT_KEY, asks_to_stop
 from relay.goodbye import Goodbye
-from relay.outcomes import Blame, Ending, Reason, WireError
+from relay.leaving import Leaving
+from relay.outcomes import Blame, Ending, Reason
 from relay.playout import MARK_GRACE_SECONDS, Playout, Purpose
 from relay.replies import Replies, Reply
+from relay.session_faults import session_failed
+from relay.tally import Tally
+from relay.tool_runs import ToolRuns
 from relay.wire import agent, phone
 from relay.wire.audio import is_digital_silence, payload_seconds, silence
 
+OPENING_HEARD = "opening heard"  # the note that proves it, also for whoever takes the call over
 READY_SECONDS = 8.0  # no session.ready: the person has answered and hears nothing; AssemblyAI says 10
 OPENING_SECONDS = 10.0  # the longest that a person is talked at without being heard
 FOREIGN_MESSAGES = 10  # messages for another stream before the socket is given up
-TOOL_CALLS = 100  # in one call; an agent in a loop is told no from then on
 _WORD_CHARACTERS = 64  # of a far end's word in our timeline
 
-_AUTH_CODES = frozenset({"unauthorized", "forbidden"})
-_FATAL_CODES = _AUTH_CODES | {"session_expired", "session_not_found", "session_forbidden"}
+RESUME = "Say in one short sentence that the line was interrupted for a moment, and go on where you were."
 
 
 class BargeIn(StrEnum):
@@ -57,18 +62,7 @@ class _Stage(Enum):
     CONNECTING = auto()  # no session.ready yet
     OPENING = auto()  # the greeting is being heard; the callee is not forwarded
     OPEN = auto()
-
-
-@dataclass(slots=True)
-class Tally:
-    """What was counted in one call."""
-
-    early_frames: int = 0  # of the callee's, before the opening was heard
-    late_frames: int = 0  # of the agent's, after their reply was interrupted; and before session.ready
-    foreign_messages: int = 0
-    unknown_events: int = 0
-    clears: int = 0
-    barge_ins: int = 0
+    LEAVING = auto()  # the callee has opted out; the agent is neither played nor heard
 
 
 class Dialogue:
@@ -82,12 +76,20 @@ class Dialogue:
         barge_in: BargeIn = BargeIn.INTERRUPTED,
         interruptible: bool = True,
         lead_silence_seconds: float = 0.25,
+        opt_out_key: str | None = OPT_OUT_KEY,
+        opted_out_clip: bytes = b"",
+        language: str = "en",
+        heard: bool = False,
     ) -> None:
+        """`heard`: the opening was, on an earlier stream of this call. `opted_out_clip` is μ-law."""
         self.tally = Tally()
         self._stream_sid = stream_sid
         self._barge_in = barge_in
         self._interruptible = interruptible
         self._lead_silence_seconds = lead_silence_seconds  # 0 once it was sent
+        self._opt_out_key = opt_out_key
+        self._language = language
+        self._heard = heard
         self._stage = _Stage.CONNECTING
         self._stage_until = now + READY_SECONDS
         self._playout = Playout()
@@ -95,10 +97,9 @@ class Dialogue:
         self._opening_seconds = 0.0  # from the first sound on
         self._opening_marked = False
         self._committed_at: float | None = None
-        self._epoch = 0
-        self._tool_epochs: dict[str, int] = {}
-        self._tools_seen: set[str] = set()
+        self._tool_runs = ToolRuns()
         self._goodbye = Goodbye(self._playout, self._replies)
+        self._leaving = Leaving(self._playout, opted_out_clip)
 
     @property
     def deadline(self) -> float:
@@ -116,6 +117,11 @@ class Dialogue:
         """Whether a goodbye is being said or was said."""
         return self._goodbye.is_begun
 
+    @property
+    def opted_out(self) -> Ending | None:
+        """What the call ends with once the callee has opted out, whatever it is that ends it."""
+        return self._leaving.ending
+
     # ---- the phone -----------------------------------------------------------------------------------------
 
     def on_phone(self, message: phone.PhoneMessage, now: float) -> Sequence[Action]:
@@ -126,7 +132,7 @@ class Dialogue:
             if message.media.track != "inbound":
                 return ()
             if self._stage is not _Stage.OPEN:
-                self.tally.early_frames += 1
+                self.tally.early_frames += self._stage is not _Stage.LEAVING
                 return ()
             return (ForwardToAgent(message.media.payload),)
         match message:
@@ -143,6 +149,8 @@ class Dialogue:
                 return self._foreign()
             case phone.MarkReached():
                 return self._mark_reached(message.mark.name)
+            case phone.KeyPressed(phone.DtmfBody(digit)) if digit == self._opt_out_key:
+                return self.opt_out("key", now)
             case phone.KeyPressed():
                 return (Note("key pressed"),)  # not which: it may be a card's number
             case phone.StreamStopped():
@@ -161,16 +169,21 @@ class Dialogue:
             case Purpose.OPENING:
                 self._stage = _Stage.OPEN
                 self._stage_until = math.inf
-                return (Note("opening heard"),)
+                return (Note(OPENING_HEARD),)
             case Purpose.GOODBYE:
                 return self._goodbye.heard()
+            case Purpose.OPTED_OUT:
+                return self._leaving.over()
             case _:
                 return ()
 
     # ---- the agent -----------------------------------------------------------------------------------------
 
     def on_agent(self, message: agent.AgentMessage, now: float) -> Sequence[Action]:
-        """Answer one event of the agent's."""
+        """Answer one event of the agent's; after an opt-out it has no say, but what was said is kept."""
+        if self._stage is _Stage.LEAVING and not isinstance(message, agent.CalleeSaid | agent.AgentSaid):
+            self.tally.late_frames += isinstance(message, agent.ReplyAudio)
+            return ()
         if isinstance(message, agent.ReplyAudio):
             return self._reply_audio(message, now)
         match message:
@@ -180,25 +193,23 @@ class Dialogue:
             case agent.SessionReady():
                 return self._session_ready(message, now)
             case agent.SessionError() | agent.SessionEnded():
-                return self._session_failed(message)
+                return (session_failed(message, was_ready=self.is_ready),)
             case agent.SpeechStarted():
                 return self._speech_started(now)
             case agent.SpeechStopped():
                 self._committed_at = now
                 return ()
-            case agent.CalleeSaid(text):
-                return self._callee_said(text, now)
+            case agent.CalleeSaid() | agent.AgentSaid():
+                return self._said(message, now)
             case agent.ReplyStarted(reply_id):
                 return self._reply_started(reply_id)
-            case agent.AgentSaid(text, interrupted):
-                return (Transcribe("agent", text, interrupted),) if text else ()
             case agent.ReplyDone():
                 return self._reply_done(message, now)
             case agent.ReplyError(code):
                 note = Note("reply failed", {"code": code[:_WORD_CHARACTERS]})
                 return [note, *self._reply_done(agent.ReplyDone("failed", message.reply_id), now)]
             case agent.ToolCall():
-                return self._tool_call(message)
+                return self._tool_runs.called(message)
             case agent.SessionUpdated() | agent.CalleePartial() | agent.AgentPartial():
                 return ()
             case _:
@@ -209,29 +220,23 @@ class Dialogue:
             return ()
         if foreign := message.foreign_encoding:
             return (_end(Blame.AGENT, Reason.WRONG_FORMAT, f"the session speaks {foreign}"),)
+        if self._heard:
+            self._stage = _Stage.OPEN
+            self._stage_until = math.inf
+            return (Note("session ready"), CreateReply(RESUME))
         self._stage = _Stage.OPENING
         self._stage_until = now + OPENING_SECONDS
         return (Note("session ready"),)
 
-    def _session_failed(self, message: agent.SessionError | agent.SessionEnded) -> Sequence[Action]:
-        if isinstance(message, agent.SessionEnded):
-            return (_end(Blame.AGENT, Reason.SESSION_ENDED),)
-        code = message.code.lower()
-        detail = f"{code}: {message.message}" if message.message else code
-        if not self.is_ready:
-            if code == "invalid_value" and message.param == "output.voice":
-                return (RetryWithoutVoice(detail),)
-            return (
-                _end(Blame.AGENT, Reason.UNAUTHORIZED if code in _AUTH_CODES else Reason.REFUSED, detail),
-            )
-        if code in _FATAL_CODES:
-            return (_end(Blame.AGENT, Reason.ERROR, detail),)
-        return (Note("session error", {"code": code[:_WORD_CHARACTERS]}),)
-
-    def _callee_said(self, text: str, now: float) -> Sequence[Action]:
+    def _said(self, message: agent.CalleeSaid | agent.AgentSaid, now: float) -> Sequence[Action]:
+        if not message.text:
+            return ()
+        if isinstance(message, agent.AgentSaid):
+            return (Transcribe("agent", message.text, message.interrupted),)
         if self._committed_at is None:
             self._committed_at = now
-        return (Transcribe("callee", text, False),) if text else ()
+        leaving = self.opt_out("words", now) if asks_to_stop(message.text, self._language) else ()
+        return (Transcribe("callee", message.text, False), *leaving)
 
     # ---- replies -------------------------------------------------------------------------------------------
 
@@ -316,50 +321,59 @@ class Dialogue:
         return [*cleared, *self._goodbye.interrupted(now)] if cleared and tail else cleared
 
     def _interrupted(self, now: float) -> Sequence[Action]:
-        self._epoch += 1  # results of tools that this turn asked for must not leak into the next
+        self._tool_runs.forget()  # what this turn asked for must not leak into the next
         cleared = self._clear(now, "interrupted")
         if self._stage is _Stage.OPENING:
             return [*cleared, _end(Blame.AGENT, Reason.ERROR, "the opening was interrupted")]
         return [*cleared, *self._goodbye.interrupted(now)]
 
     def _clear(self, now: float, why: str) -> list[Action]:
+        cleared = self._silence(now)
+        if cleared:
+            self.tally.barge_ins += 1
+            cleared.append(Note("barge-in", {"by": why}))
+        return cleared
+
+    def _silence(self, now: float) -> list[Action]:
         self._replies.hush()
         if not self._playout.clear(now):
             return []
         self.tally.clears += 1
-        self.tally.barge_ins += 1
-        return [ClearPhoneAudio(), Note("barge-in", {"by": why})]
+        return [ClearPhoneAudio()]
 
     # ---- tools ---------------------------------------------------------------------------------------------
-
-    def _tool_call(self, call: agent.ToolCall) -> Sequence[Action]:
-        if call.call_id in self._tools_seen:
-            return (Note("tool call repeated", {"tool": call.name[:_WORD_CHARACTERS]}),)
-        self._tools_seen.add(call.call_id)
-        if len(self._tools_seen) > TOOL_CALLS:
-            return (SendToolResult(call.call_id, "No more functions can be run in this call.", True),)
-        try:
-            arguments = call.read_arguments()
-        except WireError as problem:
-            return (SendToolResult(call.call_id, str(problem), True),)
-        self._tool_epochs[call.call_id] = self._epoch
-        return (RunTool(call.call_id, call.name, arguments),)
 
     def on_tool(
         self, call_id: str, result: str, now: float, *, is_error: bool = False, ends_call: bool = False
     ) -> Sequence[Action]:
         """Answer the end of a tool run; a result of an interrupted turn is dropped, and so is its hang-up."""
-        if self._tool_epochs.pop(call_id, None) != self._epoch:
+        if not self._tool_runs.is_wanted(call_id):
             return (Note("tool result dropped"),)
         answer = SendToolResult(call_id, result, is_error)
         if not ends_call or is_error:
             return (answer,)
         return [answer, *self._goodbye.begin(now)]
 
+    # ---- opting out ----------------------------------------------------------------------------------------
+
+    def opt_out(self, how: OptOutWay, now: float) -> Sequence[Action]:
+        """Silence the agent, say our own last sentence and end the call: at once, and never undone."""
+        if self._stage is _Stage.LEAVING:
+            return ()
+        self._stage = _Stage.LEAVING
+        self._goodbye.drop()
+        self._tool_runs.forget()
+        actions = [OptOut(how), *self._silence(now), *self._leaving.begin(how, now)]
+        self._stage_until = self._leaving.until
+        speaking = self._replies.active
+        return [*actions, CancelReply(speaking.id)] if speaking and speaking.id else actions
+
     # ---- the clock, and us ---------------------------------------------------------------------------------
 
     def wind_up(self, ending: Ending, now: float, *, within_seconds: float) -> Sequence[Action]:
         """Have the agent say goodbye because we end the call; it ends `within_seconds` whatever happens."""
+        if self._stage is _Stage.LEAVING:
+            return ()
         if self._stage is not _Stage.OPEN:
             return (EndCall(ending),)
         return self._goodbye.wind_up(ending, now, within_seconds=within_seconds)
@@ -367,15 +381,17 @@ class Dialogue:
     def on_time(self, now: float) -> Sequence[Action]:
         """Answer the passing of `deadline`."""
         actions = self._goodbye.on_time(now)
-        return [*actions, self._overdue()] if self._stage_until <= now else actions
+        return [*actions, *self._overdue()] if self._stage_until <= now else actions
 
-    def _overdue(self) -> Action:
+    def _overdue(self) -> tuple[Action, ...]:
         self._stage_until = math.inf
+        if self._stage is _Stage.LEAVING:
+            return self._leaving.over()
         if self._stage is _Stage.CONNECTING:
-            return _end(Blame.AGENT, Reason.NOT_READY)
+            return (_end(Blame.AGENT, Reason.NOT_READY),)
         if self._opening_marked:
-            return _end(Blame.CARRIER, Reason.SILENT, "the opening's mark was never echoed")
-        return _end(Blame.AGENT, Reason.SILENT, "the opening was not spoken")
+            return (_end(Blame.CARRIER, Reason.SILENT, "the opening's mark was never echoed"),)
+        return (_end(Blame.AGENT, Reason.SILENT, "the opening was not spoken"),)
 
 
 def _end(blame: Blame, reason: Reason, detail: str = "") -> EndCall:

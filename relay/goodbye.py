@@ -125,10 +125,14 @@ class Goodbye:
         if self._wish.ours or self._undone >= GOODBYES_UNDONE:
             return self.reply_ended(now) if self._replies.active is None else ()
         self._undone += 1
+        self.drop()
+        return (Note("goodbye undone"),)
+
+    def drop(self) -> None:
+        """No goodbye any more: the person is not done, or an opt-out leaves no time for it."""
         self._wish = None
         for alarm in _Alarm:
             self._alarms.drop(alarm)
-        return (Note("goodbye undone"),)
 
     def heard(self) -> Sequence[Action]:
         """The echo of the goodbye's mark. A reply on top of it became part of it and is waited for."""

@@ -28,6 +28,7 @@ class Reason(StrEnum):
     HUNG_UP = "hung-up"
     BUSY = "busy"
     NO_ANSWER = "no-answer"
+    OPTED_OUT = "opted-out"  # also us: the number was listed while the call was live
     # carrier
     REFUSED = "refused"  # also agent: the far end said no before the conversation began
     NOT_PLACED = "not-placed"  # an ambiguous create of which nothing was ever heard again
@@ -48,6 +49,7 @@ class Reason(StrEnum):
     # us
     OPERATOR = "operator"  # someone asked for it through /v1
     TIME_LIMIT = "time-limit"
+    NOT_PERMITTED = "not-permitted"  # the gate said no, before the dial or when somebody picked up
     DRAINED = "drained"
     CUT = "cut"
     CRASHED = "crashed"
@@ -98,9 +100,9 @@ class WireError(ValueError):
 class LegClosed(Exception):
     """One leg of the call can no longer be used.
 
-    `leg` is the blame that the leg carries: CARRIER for the phone, AGENT for the agent. `kind` is LOST (end of
-    file, reset, close frame), STALLED (the far end stopped reading), SILENT (it answers no ping any more) or
-    PROTOCOL (framing violated); `code` is the WebSocket close code received, when there was one.
+    `leg` is the blame that the leg carries: CARRIER for the phone, AGENT for the agent. `kind` is LOST (end
+    of file, reset, close frame), STALLED (the far end stopped reading), SILENT (it answers no ping any more)
+    or PROTOCOL (framing violated); `code` is the WebSocket close code received, when there was one.
     """
 
     def __init__(self, leg: Blame, kind: Reason, detail: str, *, code: int | None = None) -> None:

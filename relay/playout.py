@@ -19,6 +19,7 @@ class Purpose(StrEnum):
     OPENING = "opening"
     REPLY = "reply"
     GOODBYE = "goodbye"
+    OPTED_OUT = "opted-out"
 
 
 class Playout:

@@ -18,10 +18,14 @@ import trio.testing
 import trio_websocket
 from trio.testing import MockClock
 
-from relay.actions import Role
-from relay.call import Call, Terms
+from relay import clips
+from relay.actions import OptOutWay, Role
+from relay.call import Call
+from relay.compliance import OPT_OUT_KEY
+from relay.dialogue import RESUME
 from relay.legs import HandshakeRefused, Leg
 from relay.outcomes import Blame, Ending, LegClosed, Reason
+from relay.terms import Terms
 from relay.tools import Tool, Toolbox, ToolRefused
 from tests.far_ends import CLOSE, FarEnd, MemoryStream, frame, join_agent_leg, join_phone_leg, memory_pair
 
@@ -43,6 +47,7 @@ class Notebook:
         self.notes: list[tuple[str, Mapping[str, Any]]] = []
         self.transcript: list[tuple[Role, str, bool]] = []
         self.turns: list[tuple[float, float]] = []
+        self.opt_outs: list[OptOutWay] = []
 
     @property
     def events(self) -> list[str]:
@@ -56,6 +61,9 @@ class Notebook:
 
     def turn_answered(self, agent_seconds: float, relay_seconds: float) -> None:
         self.turns.append((agent_seconds, relay_seconds))
+
+    def opted_out(self, how: OptOutWay) -> None:
+        self.opt_outs.append(how)
 
 
 class Far(FarEnd):
@@ -175,7 +183,12 @@ async def done(_arguments: Mapping[str, Any]) -> str:
 
 @asynccontextmanager
 async def open_call(
-    *tools: Tool, limit_seconds: float = 600, nowait: bool = True, talks: bool = True, capacity: int = 65536
+    *tools: Tool,
+    limit_seconds: float = 600,
+    nowait: bool = True,
+    talks: bool = True,
+    capacity: int = 65536,
+    **terms: Any,
 ) -> AsyncIterator[Scene]:
     async with trio.open_nursery() as nursery:
         scene = Scene(nursery, nowait=nowait)
@@ -187,7 +200,7 @@ async def open_call(
             phone=leg,
             stream_sid=STREAM,
             open_agent=scene.open_agent,
-            terms=Terms(session=SESSION, time_limit_seconds=limit_seconds),
+            terms=Terms(session=SESSION, time_limit_seconds=limit_seconds, **terms),
             tools=Toolbox([tool("end_call", done, ends_call=True), *tools]),
             diary=scene.diary,
             hang_up=scene.hang_up,
@@ -743,6 +756,133 @@ async def test_broken_framing_on_the_phone_leg_ends_the_call(
         await scene.opened()
         await scene.phone.stream.send_all(bytes_sent)
         await scene.ended(Blame.CARRIER, Reason.PROTOCOL)
+
+
+# ---- opting out, and taking up again ---------------------------------------------------------------
+
+
+async def press(scene: Scene, digit: str = OPT_OUT_KEY) -> None:
+    await scene.phone.say(event="dtmf", streamSid=STREAM, dtmf={"track": "inbound_track", "digit": digit})
+
+
+async def hear_last_sentence(scene: Scene) -> str:
+    """What is played up to the opt-out's mark, whose name is the answer, is the clip and nothing else."""
+    heard = b""
+    while (message := await scene.phone.hear())["event"] != "mark":
+        if message["event"] == "media":
+            heard += base64.b64decode(message["media"]["payload"])
+        else:
+            heard = b""  # a clear
+    assert heard == clips.opted_out()
+    name: str = message["mark"]["name"]
+    return name
+
+
+async def test_the_opt_out_key_works_while_the_agent_is_dead(autojump_clock: MockClock) -> None:
+    async with open_call() as scene:
+        await scene.agent()
+        await press(scene)
+        name = await hear_last_sentence(scene)
+        assert scene.diary.opt_outs == ["key"]
+        assert not scene.over.is_set()
+        await scene.phone.say(event="mark", streamSid=STREAM, mark={"name": name})
+        await scene.ended(Blame.CALLEE, Reason.OPTED_OUT)
+
+
+async def test_plain_words_end_the_call_within_five_seconds(autojump_clock: MockClock) -> None:
+    async with open_call() as scene:
+        agent = await scene.opened()
+        await agent.say(type="reply.started", reply_id="r1")
+        await agent.say(type="reply.audio", data=LOUD, reply_id="r1")
+        await scene.phone.hear("media")
+        began = trio.current_time()
+        await agent.say(type="transcript.user", text="Take me off your list.")
+        await scene.phone.hear("clear")
+        assert trio.current_time() - began <= 0.1
+        await hear_last_sentence(scene)
+        assert (await agent.hear("reply.cancel"))["reply_id"] == "r1"
+        await scene.over.wait()
+        assert 4.0 <= scene.over_at - began <= 5.0
+        assert scene.diary.opt_outs == ["words"]
+        assert scene.diary.transcript == [("callee", "Take me off your list.", False)]
+        await scene.ended(Blame.CALLEE, Reason.OPTED_OUT)
+
+
+async def test_an_agent_that_is_gone_does_not_cut_off_the_last_sentence(autojump_clock: MockClock) -> None:
+    async with open_call() as scene:
+        agent = await scene.opened()
+        await press(scene)
+        name = await hear_last_sentence(scene)
+        await agent.stream.aclose()
+        await trio.sleep(2.0)
+        assert not scene.over.is_set()
+        await scene.phone.say(event="mark", streamSid=STREAM, mark={"name": name})
+        await scene.ended(Blame.CALLEE, Reason.OPTED_OUT)
+
+
+async def test_an_agent_that_takes_nothing_any_more_does_not_stop_the_phone_from_being_read(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_call(talks=False) as scene:
+        agent = await scene.opened()
+        await agent.say(type="reply.started", reply_id="r1")
+        await agent.say(type="reply.audio", data=LOUD, reply_id="r1")
+        await scene.phone.hear("media")
+        agent.stream._in.gone = True  # there is a reply to cancel, and nobody to tell
+        await press(scene)
+        name = await hear_last_sentence(scene)
+        await scene.phone.say(event="mark", streamSid=STREAM, mark={"name": name})
+        await scene.ended(Blame.CALLEE, Reason.OPTED_OUT, within_seconds=2.5)
+
+
+@pytest.mark.parametrize("how", ["key", "words"])
+async def test_the_terms_say_which_key_and_which_words_are_a_wish(
+    autojump_clock: MockClock, how: OptOutWay
+) -> None:
+    async with open_call(opt_out_key="5", language="es") as scene:
+        agent = await scene.opened()
+        await press(scene, OPT_OUT_KEY)
+        await trio.testing.wait_all_tasks_blocked()
+        assert scene.diary.opt_outs == []
+        if how == "key":
+            await press(scene, "5")
+        else:
+            await agent.say(type="transcript.user", text="Deja de llamarme.")
+        await hear_last_sentence(scene)
+        assert scene.diary.opt_outs == [how]
+
+
+async def test_whoever_hangs_up_on_the_last_sentence_has_opted_out(autojump_clock: MockClock) -> None:
+    async with open_call() as scene:
+        await scene.opened()
+        await press(scene)
+        await hear_last_sentence(scene)
+        await scene.phone.say(event="stop", streamSid=STREAM)
+        await scene.ended(Blame.CALLEE, Reason.OPTED_OUT)
+
+
+async def test_a_number_listed_during_its_call_is_told_so_once(autojump_clock: MockClock) -> None:
+    async with open_call() as scene:
+        await scene.opened()
+        scene.call.opt_out()
+        scene.call.opt_out()
+        await hear_last_sentence(scene)
+        assert scene.diary.opt_outs == ["list"]
+        scene.call.wind_up(Ending(Blame.US, Reason.DRAINED), within_seconds=1.0)
+        await trio.sleep(2.0)
+        assert not scene.over.is_set()
+        await scene.ended(Blame.US, Reason.OPTED_OUT, within_seconds=3.0)
+
+
+async def test_a_call_taken_up_again_goes_on_without_an_opening(autojump_clock: MockClock) -> None:
+    async with open_call(heard=True) as scene:
+        agent = await scene.ready()
+        assert (await agent.hear("reply.create"))["instructions"] == RESUME
+        await scene.media("cGF5bG9hZA==")
+        while (await agent.hear("input.audio"))["audio"] == SILENCE:
+            pass
+        await scene.phone.say(event="stop", streamSid=STREAM)
+        await scene.ended(Blame.CALLEE, Reason.HUNG_UP)
 
 
 async def test_a_bug_raises_and_closes_both_legs(autojump_clock: MockClock) -> None:

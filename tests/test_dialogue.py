@@ -20,6 +20,8 @@ from relay.actions import (
     EndCall,
     ForwardToAgent,
     Note,
+    OptOut,
+    OptOutWay,
     PlayOnPhone,
     RetryWithoutVoice,
     RunTool,
@@ -28,11 +30,11 @@ from relay.actions import (
     Transcribe,
     TurnAnswered,
 )
+from relay.compliance import OPT_OUT_KEY
 from relay.dialogue import (
     FOREIGN_MESSAGES,
     OPENING_SECONDS,
     READY_SECONDS,
-    TOOL_CALLS,
     BargeIn,
     Dialogue,
 )
@@ -45,6 +47,7 @@ from relay.goodbye import (
 )
 from relay.outcomes import Blame, Ending, Reason
 from relay.playout import MARK_GRACE_SECONDS
+from relay.tool_runs import TOOL_CALLS
 from relay.wire import agent, phone
 from relay.wire.audio import payload_seconds, silence
 
@@ -69,6 +72,10 @@ class Talk:
         interruptible: bool = True,
         lead_silence_seconds: float = 0.0,
         now: float = 100.0,
+        opt_out_key: str | None = OPT_OUT_KEY,
+        clip: bytes = b"",
+        language: str = "en",
+        heard: bool = False,
     ) -> None:
         self.now = now
         self.all: list[Action] = []
@@ -78,6 +85,10 @@ class Talk:
             barge_in=barge_in,
             interruptible=interruptible,
             lead_silence_seconds=lead_silence_seconds,
+            opt_out_key=opt_out_key,
+            opted_out_clip=clip,
+            language=language,
+            heard=heard,
         )
 
     def took(self, actions: Sequence[Action]) -> list[Action]:
@@ -98,6 +109,18 @@ class Talk:
         return self.took(
             self.dialogue.on_tool(call_id, "{}", self.now, is_error=is_error, ends_call=ends_call)
         )
+
+    def press(self, digit: str = OPT_OUT_KEY) -> list[Action]:
+        return self.phone(phone.KeyPressed(phone.DtmfBody(digit), SID))
+
+    def opts_out(self, how: OptOutWay) -> list[Action]:
+        match how:
+            case "key":
+                return self.press()
+            case "words":
+                return self.agent(agent.CalleeSaid("Stop calling me."))
+            case "list":
+                return self.took(self.dialogue.opt_out("list", self.now))
 
     def wind_up(self, ending: Ending = TIME_LIMIT, within_seconds: float = 15.0) -> list[Action]:
         return self.took(self.dialogue.wind_up(ending, self.now, within_seconds=within_seconds))
@@ -437,7 +460,7 @@ def test_the_end_of_the_stream_is_the_callees_doing() -> None:
 
 
 def test_a_key_is_noted_but_not_which() -> None:
-    assert Talk().opened().phone(phone.KeyPressed(phone.DtmfBody("7"), SID)) == [Note("key pressed")]
+    assert Talk().opened().press("7") == [Note("key pressed")]
 
 
 def test_messages_for_another_stream_are_dropped_and_the_tenth_ends_the_call() -> None:
@@ -933,15 +956,24 @@ IDS = st.sampled_from([None, "r1", "r2", "r3", "r4"])
 CALLS = st.sampled_from(["c1", "c2", "c3", "c4"])
 SECONDS = st.sampled_from([0.0, 0.05, 0.3, 1.0, 2.5, 4.0])
 BOUNDS = st.sampled_from([1.0, 5.0, 15.0])
+WAYS: st.SearchStrategy[OptOutWay] = st.sampled_from(["key", "words", "list"])
+CLIPS = [b"", b"\x30" * 19_520, b"\x30" * 80_000]
 CHUNKS = {"silence": HUSH, "sound": sound(), "long sound": sound(3.0), "nothing": ""}
 
 
 class AnyHistory(RuleBasedStateMachine):
     """Both far ends do what they like; what we do keeps its promises."""
 
-    @initialize(barge_in=st.sampled_from(BargeIn), interruptible=st.booleans(), opened=st.booleans())
-    def begin(self, barge_in: BargeIn, interruptible: bool, opened: bool) -> None:
-        self.talk = Talk(barge_in=barge_in, interruptible=interruptible)
+    @initialize(
+        barge_in=st.sampled_from(BargeIn),
+        interruptible=st.booleans(),
+        opened=st.booleans(),
+        clip=st.sampled_from(CLIPS),
+    )
+    def begin(self, barge_in: BargeIn, interruptible: bool, opened: bool, clip: bytes) -> None:
+        self.talk = Talk(barge_in=barge_in, interruptible=interruptible, clip=clip)
+        self.clip = clip
+        self.opted_out_at: float | None = None
         self.sent_since_clear = False
         self.dead: set[str] = set()
         self.played: set[str] = set()  # replies of which something was sent since the last clear
@@ -957,8 +989,13 @@ class AnyHistory(RuleBasedStateMachine):
 
     def check(self, actions: Sequence[Action]) -> None:
         """The promises that hold for every answer, whatever it answers."""
+        if self.opted_out_at is not None:
+            assert {type(action) for action in actions} <= {Transcribe, Note, EndCall}, "not left alone"
         for action in actions:
             match action:
+                case OptOut():
+                    self.opted_out_at = self.talk.now
+                    self.winding_up_until = math.inf
                 case PlayOnPhone():
                     self.sent_since_clear = True
                 case ClearPhoneAudio():
@@ -976,8 +1013,11 @@ class AnyHistory(RuleBasedStateMachine):
                     self.goodbyes_undone += 1
                     assert self.winding_up_until == math.inf, "a wind-up was undone"
                     assert self.goodbyes_undone <= GOODBYES_UNDONE
-                case EndCall():
+                case EndCall(ending):
                     self.over = True
+                    if self.opted_out_at is not None:
+                        assert ending.reason is Reason.OPTED_OUT
+                        assert self.talk.now - self.opted_out_at < 5.0
                 case ForwardToAgent():
                     assert self.is_open, "the callee was forwarded before the opening was heard"
                 case _:
@@ -1070,8 +1110,9 @@ class AnyHistory(RuleBasedStateMachine):
         if not is_live:
             assert actions == [], "an echo that proves nothing did something"
         for end in of(actions, EndCall):
-            assert name.startswith("goodbye")
-            assert end.ending in (GOODBYE, TIME_LIMIT)
+            if self.opted_out_at is None:
+                assert name.startswith("goodbye")
+                assert end.ending in (GOODBYE, TIME_LIMIT)
         self.check(actions)
 
     # ---- time, and us
@@ -1091,9 +1132,26 @@ class AnyHistory(RuleBasedStateMachine):
     @precondition(lambda self: not self.over)
     @rule(within_seconds=BOUNDS)
     def we_wind_up(self, within_seconds: float) -> None:
+        if self.opted_out_at is not None:
+            assert self.talk.wind_up(within_seconds=within_seconds) == []
+            return
         self.winding_up_until = min(self.winding_up_until, self.talk.now + within_seconds)
         self.check(self.talk.wind_up(within_seconds=within_seconds))
         assert self.over or self.talk.dialogue.said_goodbye
+
+    @precondition(lambda self: not self.over)
+    @rule(how=WAYS)
+    def callee_opts_out(self, how: OptOutWay) -> None:
+        again, clears = self.opted_out_at is not None, self.sent_since_clear
+        actions = [action for action in self.talk.opts_out(how) if not isinstance(action, Transcribe)]
+        self.check(actions)
+        if again:
+            assert actions == [], "opted out twice"
+            return
+        assert actions[0] == OptOut(how)
+        assert (actions[1] == ClearPhoneAudio()) == clears
+        assert b"".join(base64.b64decode(sound.payload) for sound in of(actions, PlayOnPhone)) == self.clip
+        assert max((payload_seconds(sound.payload) for sound in of(actions, PlayOnPhone)), default=0) <= 1.0
 
     @invariant()
     def a_wind_up_ends_within_its_bound(self) -> None:
@@ -1105,7 +1163,7 @@ class AnyHistory(RuleBasedStateMachine):
     def whatever_is_waited_for_has_an_end(self) -> None:
         if hasattr(self, "talk") and not self.over:
             dialogue = self.talk.dialogue
-            waits = dialogue.said_goodbye or not self.is_open
+            waits = dialogue.said_goodbye or not self.is_open or self.opted_out_at is not None
             assert (dialogue.deadline < math.inf) == waits
 
     def teardown(self) -> None:

@@ -1,0 +1,46 @@
+"""What a call is told before it begins, and whom it tells while it lasts.
+
+Knows no trio, no clock, no socket and no log; who fills these in and who listens is the house's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from relay import clips
+from relay.actions import OptOutWay, Role
+from relay.compliance import OPT_OUT_KEY
+from relay.dialogue import BargeIn
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What was agreed for one call before it began."""
+
+    session: Mapping[str, Any]
+    time_limit_seconds: float
+    barge_in: BargeIn = BargeIn.INTERRUPTED
+    interruptible: bool = True
+    lead_silence_seconds: float = 0.25
+    opt_out_key: str | None = OPT_OUT_KEY
+    opted_out_clip: bytes = field(default_factory=clips.opted_out, repr=False)  # μ-law
+    language: str = "en"  # BCP 47, of the plain words by which a callee opts out
+    heard: bool = False  # the opening was, on an earlier stream of this call
+
+
+class Diary(Protocol):
+    """Where a call writes down what happens."""
+
+    def noted(self, event: str, fields: Mapping[str, Any]) -> None:
+        """Something for the timeline."""
+
+    def said(self, role: Role, text: str, *, interrupted: bool) -> None:
+        """Something for the transcript."""
+
+    def turn_answered(self, agent_seconds: float, relay_seconds: float) -> None:
+        """A turn was answered: how long the agent took, and how long we held its first sound."""
+
+    def opted_out(self, how: OptOutWay) -> None:
+        """The callee is never to be called again, from this moment on."""
