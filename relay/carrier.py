@@ -5,12 +5,15 @@ Knows no trio, no clock, no socket and no log, and not how the questions travel.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal, Protocol
 
+from relay.compliance import Permit
+from relay.compliance import Refused as Forbidden
+from relay.outcomes import Refusal
 from relay.wire.callbacks import AnsweredBy, CarrierStatus
 
 MachineDetection = Literal["off", "enable", "detect-message-end"]
@@ -47,6 +50,13 @@ class Refused:
     code: int | None
     status: int | None
     sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotPermitted:
+    """The gate said no: nothing was sent."""
+
+    refusal: Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +133,19 @@ class CallerId(StrEnum):
     UNKNOWN = "unknown"
 
 
-Dialled = Placed | Refused | Uncertain
+Dialled = Placed | Refused | NotPermitted | Uncertain
+Permission = Callable[[], Awaitable[Permit | Forbidden]]
+"""Asked before each request: a permit is good for one second and for one attempt."""
+
 HangUp = HungUp | AlreadyEnded | NotHungUp
 
 
 class Carrier(Protocol):
     """What a call needs of the carrier. Implemented by the dialer, and by functions in a simulation."""
 
-    async def dial(self, order: DialOrder, *, on_dialing: Callable[[], None] = ...) -> Dialled:
+    async def dial(
+        self, order: DialOrder, permission: Permission, *, on_dialing: Callable[[], None] = ...
+    ) -> Dialled:
         """Place a call; `on_dialing` is called at each request: cancelled before it, nothing was placed."""
 
     async def hang_up(self, sid: str) -> HangUp:

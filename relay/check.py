@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from relay.carrier import CallerId, Unavailable
 from relay.dialer import Dialer, open_dialer
 from relay.dialogue import OPENING_SECONDS, READY_SECONDS
 from relay.legs import HandshakeRefused, Leg, open_agent_leg
@@ -36,7 +37,6 @@ from relay.tools import Toolbox
 from relay.tools.builtin import Appointments, builtin_tools
 from relay.web.edge import Limits
 from relay.wire import agent, signature, twiml
-from relay.wire.carrier import CallerId, Unavailable
 from relay.wire.carrier_errors import explain
 
 ANSWER_SECONDS = 20.0  # for any one question: two agent sessions, when the first one refuses its voice

@@ -10,7 +10,7 @@ import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -21,9 +21,7 @@ from twilio.http import AsyncHttpClient
 from twilio.http.response import Response
 from twilio.rest import Client
 
-from relay.outcomes import WireError
-from relay.wire.callbacks import AnsweredBy, CarrierStatus, read_sid
-from relay.wire.carrier import (
+from relay.carrier import (
     Account,
     AlreadyEnded,
     CallerId,
@@ -34,11 +32,16 @@ from relay.wire.carrier import (
     HungUp,
     NotHungUp,
     Notice,
+    NotPermitted,
+    Permission,
     Placed,
     Refused,
     Unavailable,
     Uncertain,
 )
+from relay.compliance import Permit
+from relay.outcomes import Refusal, WireError
+from relay.wire.callbacks import AnsweredBy, CarrierStatus, read_sid
 from relay.wire.carrier_errors import explain
 
 TWILIO_API_URL = "https://api.twilio.com"
@@ -74,6 +77,7 @@ async def open_dialer(
     api_url: str | None = None,
     dials_per_second: float = 1.0,
     rng: random.Random | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> AsyncIterator[Dialer]:
     """A dialer with its connections, which are closed behind it. `rng` spreads the pauses between tries."""
     async with httpx.AsyncClient(
@@ -90,24 +94,40 @@ async def open_dialer(
             environment={"TWILIO_EDGE": "", "TWILIO_REGION": ""},
         )
         pace = Pace(dials_per_second)
-        yield Dialer(client, from_number, pace, rng or random.Random())
+        yield Dialer(client, from_number, pace, rng or random.Random(), clock)
 
 
 class Dialer:
     """The Calls API of one account; made by `open_dialer`."""
 
-    def __init__(self, client: Any, from_number: str, pace: Pace, rng: random.Random) -> None:
+    def __init__(
+        self, client: Any, from_number: str, pace: Pace, rng: random.Random, clock: Callable[[], datetime]
+    ) -> None:
         self._client = client
+        self._clock = clock
         self._from_number = from_number
         self._pace = pace
         self._rng = rng
 
-    async def dial(self, order: DialOrder, *, on_dialing: Callable[[], None] = lambda: None) -> Dialled:
-        """Place a call, in its turn. Tried again only where Twilio certainly did nothing."""
+    async def dial(
+        self, order: DialOrder, permission: Permission, *, on_dialing: Callable[[], None] = lambda: None
+    ) -> Dialled:
+        """Place a call, in its turn. Tried again only where Twilio certainly did nothing (dossier 3.6).
+
+        Nothing is sent without a permit, and each request spends one of its own.
+        """
         give_up_at = math.inf
         longest_seconds = FIRST_PAUSE_SECONDS
+        spent_attempt = 0
         while True:
             await self._pace.wait_turn()
+            permit = await permission()
+            if not isinstance(permit, Permit):
+                return NotPermitted(permit.refusal)
+            is_fresh = permit.attempt > spent_attempt
+            if not (is_fresh and permit.covers(order.call_id, permit.attempt, order.to, self._clock())):
+                return NotPermitted(Refusal("permit-void", "the permit is not for this attempt, or too old"))
+            spent_attempt = permit.attempt
             give_up_at = min(give_up_at, trio.current_time() + RETRY_SECONDS)
             on_dialing()
             try:

@@ -6,6 +6,7 @@ Knows no HTTP and no vendor's API; holds what is known, says what follows from i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from enum import Enum, auto
 from typing import Any
@@ -13,13 +14,15 @@ from typing import Any
 import trio
 
 from relay.actions import Role
-from relay.call import Call, Terms
+from relay.call import Call
+from relay.carrier import DialOrder
+from relay.compliance import DialRequest
 from relay.legs import Leg
-from relay.outcomes import Blame, Ending, Farewell, Reason
+from relay.outcomes import Blame, Ending, Farewell, Reason, Refusal
 from relay.store import CallRecord, Status, TranscriptLine
+from relay.terms import Terms
 from relay.tools import Toolbox
 from relay.wire.callbacks import CarrierStatus
-from relay.wire.carrier import DialOrder
 
 RING_GRACE_SECONDS = 60.0  # past the ringing time: Twilio may queue a call, and callbacks may be late
 STREAM_SECONDS = 15.0  # from the answer to the stream's start; Twilio's own webhook budget is 15 s
@@ -49,16 +52,26 @@ class Line:
         self,
         record: CallRecord,
         order: DialOrder,
+        plea: DialRequest,
         terms: Terms,
         tools: Toolbox,
         clock: Callable[[], datetime],
+        *,
+        on_opt_out: Callable[[str], None] = lambda _how: None,
     ) -> None:
         self.record = record
         self.order = order
+        self.plea = plea  # what the gate is asked for the newest attempt
+        self.on_opt_out = on_opt_out  # records it; set by the switchboard
         self.terms = terms
         self.tools = tools
         self.decided = trio.Event()  # the carrier took the order, refused it, or left us in doubt
         self.refusal: str | None = None  # the carrier's no, with its remedy
+        self.forbidden: Refusal | None = None  # the gate's no
+        self.is_resumed = False  # from a node that died
+        self.yielded = (
+            False  # another node owns the call by now: no word of ours reaches the carrier or the ledger
+        )
         self.confirmed = trio.Event()  # the carrier says that the call is over
         self.told_to_hang_up = False
         self.document_fetched = False
@@ -70,6 +83,36 @@ class Line:
         self.call: Call | None = None
         self._ending: Ending | None = None
         self._clock = clock
+
+    # ---- the gate --------------------------------------------------------------------------------
+
+    def next_plea(self) -> DialRequest:
+        """What the gate is asked for one more attempt."""
+        self.plea = replace(self.plea, attempt=self.plea.attempt + 1)
+        return self.plea
+
+    def forbid(self, refusal: Refusal) -> None:
+        """The gate said no."""
+        self.forbidden = refusal
+        self.end(Ending(Blame.US, Reason.NOT_PERMITTED, refusal.code))
+
+    def give_way(self) -> None:
+        """Another node has the call: close what is open, and say nothing to anybody."""
+        self.yielded = True
+        self.end(Ending(Blame.US, Reason.CUT, "another node has taken over"))
+
+    # ---- another node's call ---------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """Go on with a call whose node has died: it was answered long ago, and its cap still counts from then."""
+        self.is_resumed = True
+        answered_at = self.record.answered_at or self._clock()
+        self.record.answered_at = answered_at
+        self.record.raise_status(Status.LIVE)
+        age_seconds = max((self._clock() - answered_at).total_seconds(), 0.0)
+        self.answered_at = trio.current_time() - age_seconds
+        self.waiting.deadline = trio.current_time() + STREAM_SECONDS
+        self.decided.set()
 
     # ---- endings ---------------------------------------------------------------------------------
 
@@ -92,6 +135,13 @@ class Line:
             self.end(ending)
         else:
             self.call.wind_up(ending, within_seconds=within_seconds)
+
+    def stop(self) -> None:
+        """The number was listed: while live the person is told so, before that the call just ends."""
+        if self.call is None:
+            self.end(Ending(Blame.US, Reason.NOT_PERMITTED, "listed"))
+        else:
+            self.call.opt_out()
 
     @property
     def farewell(self) -> Farewell:
@@ -151,11 +201,11 @@ class Line:
             self.waiting.deadline = self.answered_at + STREAM_SECONDS
 
     def document(self, attempt: int) -> Document:
-        """What a fetch gets; one behind the stream is Twilio's word that the stream is over."""
+        """What a fetch gets; one behind the newest stream is Twilio's word that this stream is over."""
         self.answered()
-        if attempt == 0 and self.ending is None:
+        if attempt == self.record.attempt and self.ending is None:
             self.document_fetched = True
-            self.noted("document fetched", {})
+            self.noted("document fetched", {"attempt": attempt})
             return Document.CONNECT
         if self.ending is None:
             reason = Reason.NO_STREAM if self.stream is None else Reason.LOST
@@ -186,3 +236,8 @@ class Line:
     def turn_answered(self, agent_seconds: float, relay_seconds: float) -> None:
         """How long the person waited for this answer."""
         self.record.measure(self._clock(), round(agent_seconds, 4), round(relay_seconds, 6))
+
+    def opted_out(self, how: str) -> None:
+        """The person wants no more calls."""
+        self.noted("opted out", {"how": how})
+        self.on_opt_out(how)

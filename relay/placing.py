@@ -9,16 +9,18 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
-from relay.call import Terms
-from relay.dialogue import BargeIn
+from relay.carrier import DialOrder, MachineDetection
+from relay.compliance import DialRequest, Purpose
+from relay.dialogue import OPENING_HEARD, BargeIn
 from relay.line import Line
 from relay.outcomes import Refusal
-from relay.profiles import Overrides, Profile, compose
+from relay.profiles import Overrides, Profile, compose, resume
 from relay.store import CallRecord
+from relay.terms import Terms
 from relay.tools import Tool, Toolbox
 from relay.wire import twiml
-from relay.wire.carrier import DialOrder, MachineDetection
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,9 @@ class CallRequest:
 class House:
     """The rules of this node: what its settings say of every call."""
 
+    node: str  # unique to this process
     public_url: str
+    from_number: str
     max_call_seconds: int
     max_calls: int
     ring_seconds: int
@@ -93,30 +97,66 @@ class Office:
             variables=dict(request.variables),
             idempotency_key=request.idempotency_key,
             request_digest=request.digest,
+            owner=house.node,
         )
+        return self._line(
+            record, profile, session, toolbox, Purpose(request.purpose) if request.purpose else None
+        )
+
+    def resume(self, record: CallRecord) -> Line | Refusal:
+        """A line for a call whose node has died: the same call, with a new stream and a new session."""
+        profile = self._profiles(record.agent)
+        if profile is None:
+            return Refusal("unknown-agent", f"there is no agent called {record.agent} any more")
+        toolbox = Toolbox(self._tools[name] for name in profile.tools if name in self._tools)
+        session = compose(profile, self._house.overrides, record.variables, toolbox.definitions)
+        if isinstance(session, Refusal):
+            return session
+        heard = any(event["event"] == OPENING_HEARD for event in record.events)
+        said = [(line.role, line.text) for line in record.transcript]
+        return self._line(record, profile, resume(session, said, heard=heard), toolbox, None, heard=heard)
+
+    def _line(
+        self,
+        record: CallRecord,
+        profile: Profile,
+        session: dict[str, Any],
+        toolbox: Toolbox,
+        asked: Purpose | None,
+        *,
+        heard: bool = False,
+    ) -> Line:
         terms = Terms(
             session=session,
             time_limit_seconds=float(record.time_limit_seconds),
-            barge_in=house.barge_in,
+            barge_in=self._house.barge_in,
             interruptible=session["input"].get("turn_detection", {}).get("interrupt_response", True),
-            lead_silence_seconds=house.lead_silence_seconds,
+            lead_silence_seconds=self._house.lead_silence_seconds,
+            heard=heard,
         )
-        return Line(
-            record, self._order(record.id, request, record.time_limit_seconds), terms, toolbox, self._clock
+        plea = DialRequest(
+            call_id=record.id,
+            attempt=0,
+            to=record.to,
+            from_=self._house.from_number,
+            declared=Purpose(profile.purpose),
+            seller=profile.seller or profile.name,
+            asked=asked,
         )
+        return Line(record, self._order(record), plea, terms, toolbox, self._clock)
 
-    def _order(self, call_id: str, request: CallRequest, limit_seconds: int) -> DialOrder:
+    def _order(self, record: CallRecord) -> DialOrder:
         here = self._house.public_url
-        detects = request.machine_detection != "off"
+        detection = record.machine_detection
         return DialOrder(
-            call_id=call_id,
-            to=request.to,
-            url=twiml.twiml_url(here, call_id),
-            status_callback=twiml.status_url(here, call_id),
-            limit_seconds=limit_seconds,
+            call_id=record.id,
+            to=record.to,
+            url=twiml.twiml_url(here, record.id),
+            status_callback=twiml.status_url(here, record.id),
+            limit_seconds=record.time_limit_seconds,
             ring_seconds=self._house.ring_seconds,
-            record=request.record,
-            recording_callback=twiml.recording_url(here, call_id) if request.record else None,
-            machine_detection=request.machine_detection,
-            amd_callback=twiml.amd_url(here, call_id) if detects else None,
+            record=record.record,
+            recording_callback=twiml.recording_url(here, record.id) if record.record else None,
+            machine_detection=detection,
+            amd_callback=twiml.amd_url(here, record.id) if detection != "off" else None,
         )

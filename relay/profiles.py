@@ -17,6 +17,7 @@ from relay.outcomes import Refusal
 LONGEST_OPENING = 200
 """Characters of disclosure and greeting together: little over the 10 s of an opening, at 15–17 a second."""
 
+LONGEST_PAST = 8000  # characters of the transcript so far that a resumed session is told, the newest
 LONGEST_VALUE = 200  # characters of a variable: a name or a date, not a second prompt
 SHORTEST_DISCLOSURE = 20  # characters of its own; no sentence that says who calls and what it is has fewer
 DEFAULT_AGENT = "default"  # the one whose texts an operator's settings may replace
@@ -69,6 +70,7 @@ class Profile(BaseModel):
 
     name: str
     purpose: Literal["informational", "collections", "telemarketing"]
+    seller: str = ""  # on whose behalf, as consents name it; empty: the agent's own name
     disclosure: str
     greeting: str = ""
     system_prompt: str = Field(min_length=1)
@@ -151,6 +153,19 @@ def compose(
     if tools:
         session["tools"] = [dict(tool) for tool in tools]
     return session
+
+
+def resume(session: Mapping[str, Any], said: Sequence[tuple[str, str]], *, heard: bool) -> dict[str, Any]:
+    """The session of a call that goes on after its node died: what was said so far joins the prompt.
+
+    An opening that was heard to its end is not said again; one that was not is repeated.
+    """
+    lines = "\n".join(f"{role}: {text}" for role, text in said)[-LONGEST_PAST:]
+    past = f"\n\nThe call was interrupted and goes on now. So far:\n{lines}" if lines else ""
+    resumed = {**session, "system_prompt": session["system_prompt"] + past}
+    if heard:
+        del resumed["greeting"]
+    return resumed
 
 
 def _texts(profile: Profile, overrides: Overrides) -> tuple[str, str]:

@@ -87,12 +87,12 @@ class Stage:
         raise Unplayed(f"{scenario.title}: not over after {PLAY_SECONDS:g} s")
 
     async def _follow(self, performance: Performance) -> None:
-        while performance.call is None or not performance.call.finished.is_set():  # noqa: ASYNC110 - it asks
+        while performance.call is None or not performance.call.finished.is_set():
             if performance.call is None and await self._read(performance) and performance.call is None:
                 return  # the carrier never made a call of it
             await trio.sleep(POLL_SECONDS)
         with trio.move_on_after(RECORD_SECONDS):
-            while not (await self._read(performance) and performance.record["carrier_confirmed_at"]):
+            while not (await self._read(performance) and performance.record["carrier_confirmed_at"]):  # noqa: ASYNC110
                 await trio.sleep(POLL_SECONDS)
             return
         raise Unplayed(f"{performance.scenario.title}: no final record")

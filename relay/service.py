@@ -5,9 +5,13 @@ Knows every other module and holds no rule of its own; the only place where thin
 
 from __future__ import annotations
 
+import os
+import secrets
 import signal
+import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -17,20 +21,31 @@ from pathlib import Path
 import structlog
 import trio
 
+from relay.compliance import Rulebook, RulebookError, load_rulebook
 from relay.dialer import open_dialer
 from relay.dialogue import BargeIn
+from relay.gatekeeper import Gatekeeper, rule_time_from
 from relay.legs import Leg, open_agent_leg
 from relay.outcomes import Blame, LegClosed, Reason
 from relay.probe import Probe
 from relay.profiles import Overrides, Profile, ProfileError, TurnDetection, read_profile
+from relay.reconciler import Reconciler
 from relay.settings import ConfigurationError, Settings
-from relay.store import MemoryStore
+from relay.store import StoreError, open_spool
+from relay.store.sql import SqlStore, open_store
 from relay.switchboard import House, Switchboard
 from relay.telemetry.capture import Captures
 from relay.tools.builtin import Appointments, builtin_tools
-from relay.web.app import create_app
+from relay.web.app import Routes, create_app
 from relay.web.edge import serve as serve_edge
+from relay.web.evidence import evidence_routes
+from relay.web.explain import explain_routes
+from relay.web.health import health_routes
+from relay.web.numbers import numbers_routes
+from relay.web.operator import operator_routes
+from relay.web.phone_stream import stream_routes
 from relay.web.trust import Trust
+from relay.web.webhooks import webhook_routes
 
 AGENT_DIAL_SECONDS = 5.0  # TCP, TLS and handshake; measured at half a second from another continent
 WIND_UP_STAGE_SECONDS = 10.0  # from the second signal; longer than a wind-up and its teardown take
@@ -56,41 +71,49 @@ async def serve(
     """Run until the first signal has drained every call, or until cancelled. Raises ConfigurationError."""
     accounts = settings.require_serving()
     profiles = load_profiles(settings.agents_dir)
-    trust = _trust(settings)
-    store = MemoryStore()
+    trust, rulebook, rule_time = _trust(settings), _rulebook(settings), rule_time_from(settings.clock)
+    clock = partial(datetime.now, UTC)
+    house = _house(settings)
     stop = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with (
+            _open_ledger(settings) as store,
+            open_spool(store, settings.data_dir / "spool") as spool,
             open_dialer(
                 account_sid=accounts.twilio_account_sid,
                 auth_token=accounts.twilio_auth_token.get_secret_value(),
                 from_number=accounts.twilio_from_number,
                 api_url=settings.twilio_api_url,
                 dials_per_second=settings.dials_per_second,
+                clock=clock,
             ) as carrier,
             trio.open_nursery() as last,
         ):
             async with trio.open_nursery() as front:
                 async with trio.open_nursery() as calls:
                     switchboard = Switchboard(
-                        house=_house(settings),
+                        house=house,
                         calls=calls,
                         carrier=carrier,
                         open_agent=agent_opener(settings),
                         store=store,
+                        spool=spool,
+                        gatekeeper=Gatekeeper(store, rulebook, clock=clock, rule_time=rule_time),
                         profiles=profiles.get,
                         tools=builtin_tools(Appointments()),
-                        clock=lambda: datetime.now(UTC),
+                        clock=clock,
                         probe=Probe(trust.public_url, trust.auth_tokens[0]),
                         captures=Captures(settings.capture_dir),
                     )
-                    app = create_app(switchboard, store, trust, max_call_seconds=settings.max_call_seconds)
-                    try:
-                        bound = await front.start(partial(serve_edge, app, settings.bind, stop=stop))
-                    except OSError as problem:
-                        raise ConfigurationError(
-                            [f"RELAY_BIND: cannot listen there ({problem}). Choose another port."]
-                        ) from None
+                    reconciler = Reconciler(house.node, switchboard, store, spool, carrier, clock)
+                    last.start_soon(reconciler.run, name="reconciler")
+                    app = create_app(
+                        webhook_routes(switchboard, trust),
+                        stream_routes(switchboard, trust),
+                        health_routes(switchboard),
+                        *_operators(house, trust, switchboard, store, rulebook, profiles, clock, rule_time),
+                    )
+                    bound = await _listen(front, partial(serve_edge, app, settings.bind, stop=stop))
                     log.info("serving", address=f"{bound[0]}:{bound[1]}", public_url=accounts.public_url)
                     task_status.started(Running(switchboard, bound))
                     await _run_until_drained(switchboard, signals, settings.drain_seconds)
@@ -98,6 +121,73 @@ async def serve(
                     calls.cancel_scope.cancel()
                 stop.set()
             last.cancel_scope.cancel()
+
+
+def _operators(
+    house: House,
+    trust: Trust,
+    switchboard: Switchboard,
+    store: SqlStore,
+    rulebook: Rulebook,
+    profiles: Mapping[str, Profile],
+    clock: Callable[[], datetime],
+    rule_time: Callable[[], datetime | None],
+) -> tuple[Routes, ...]:
+    """Everything under `/v1`."""
+    token = trust.api_token
+    return (
+        operator_routes(switchboard, store, token, max_call_seconds=house.max_call_seconds),
+        numbers_routes(store, token, clock=clock),
+        evidence_routes(store, token),
+        explain_routes(
+            store,
+            rulebook,
+            token,
+            profiles=profiles.get,
+            from_number=house.from_number,
+            clock=clock,
+            rule_time=rule_time,
+        ),
+    )
+
+
+async def _listen(front: trio.Nursery, serving: Callable[..., Awaitable[None]]) -> tuple[str, int]:
+    try:
+        bound: tuple[str, int] = await front.start(serving)
+    except OSError as problem:
+        line = f"RELAY_BIND: cannot listen there ({problem}). Choose another port."
+        raise ConfigurationError([line]) from None
+    return bound
+
+
+@asynccontextmanager
+async def _open_ledger(settings: Settings) -> AsyncIterator[SqlStore]:
+    async with AsyncExitStack() as stack:
+        try:
+            settings.data_dir.mkdir(parents=True, exist_ok=True)
+            url, key = settings.database_url.get_secret_value(), _subject_key(settings)
+            store = await stack.enter_async_context(open_store(url, key))
+        except (StoreError, OSError) as problem:
+            raise ConfigurationError([f"RELAY_DATABASE_URL: {problem}"]) from None
+        yield store
+
+
+def _subject_key(settings: Settings) -> bytes:
+    """The key of the hashes of numbers; made once where none is set: losing it orphans what was erased."""
+    if settings.subject_key is not None:
+        return settings.subject_key.get_secret_value().encode()
+    path = settings.data_dir / "subject.key"
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_bytes(secrets.token_bytes(32))
+    return path.read_bytes()
+
+
+def _rulebook(settings: Settings) -> Rulebook:
+    try:
+        return load_rulebook(settings.rules_dir)
+    except RulebookError as problem:
+        raise ConfigurationError([f"RELAY_RULES_DIR: {problem}"]) from None
 
 
 async def _ignore(signals: AsyncIterator[int]) -> None:
@@ -201,7 +291,10 @@ def overrides(settings: Settings) -> Overrides:
 
 
 def _house(settings: Settings) -> House:
+    accounts = settings.require_serving()
     return House(
+        node=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",  # never the same twice
+        from_number=accounts.twilio_from_number,
         public_url=settings.require_serving().public_url,
         max_call_seconds=settings.max_call_seconds,
         max_calls=settings.max_calls,

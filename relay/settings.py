@@ -31,6 +31,8 @@ from pydantic_core import ErrorDetails
 
 ENV_FILE: Final = Path(".env")
 
+SHORTEST_KEY: Final = 32  # characters: a hash of a number is undone by whoever guesses the key
+
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _ACCOUNT_SID = re.compile(r"AC[0-9a-fA-F]{32}")
 _IPV4_LOOPBACK: Final = ip_network("127.0.0.0/8")
@@ -118,6 +120,12 @@ def _key_terms(terms: tuple[str, ...]) -> tuple[str, ...]:
     return terms
 
 
+def _subject_key(key: SecretStr) -> SecretStr:
+    if len(key.get_secret_value()) < SHORTEST_KEY:
+        raise ValueError(f"must have {SHORTEST_KEY} characters or more; `openssl rand -hex 32` makes one")
+    return key
+
+
 def _comma_separated(value: object) -> object:
     if isinstance(value, str):
         return tuple(term for part in value.split(",") if (term := part.strip()))
@@ -131,6 +139,7 @@ PhoneNumber = Annotated[str, AfterValidator(_shape(_E164, "a number in E.164: +,
 AccountSid = Annotated[str, AfterValidator(_shape(_ACCOUNT_SID, "AC and 32 hexadecimal digits"))]
 Bind = Annotated[str, AfterValidator(_bind)]
 DatabaseURL = Annotated[SecretStr, AfterValidator(_database_url)]
+SubjectKey = Annotated[SecretStr, AfterValidator(_subject_key)]
 KeyTerms = Annotated[tuple[str, ...], BeforeValidator(_comma_separated), AfterValidator(_key_terms)]
 Milliseconds = Annotated[int, Field(ge=0)]
 
@@ -236,8 +245,18 @@ class Settings(BaseModel):
     database_url: DatabaseURL = _setting(
         "RELAY_DATABASE_URL", "The ledger: sqlite:///… or postgresql+psycopg://….", "sqlite:///relay.db"
     )
+    subject_key: SubjectKey | None = _setting(
+        "RELAY_SUBJECT_KEY",
+        "Keys the hashes of numbers, for ever, on all nodes; unset: made once in RELAY_DATA_DIR.",
+        example="64-hexadecimal-digits-of-openssl-rand",
+    )
     agents_dir: Path = _setting(
         "RELAY_AGENTS_DIR", "Folder of agent profiles, added to those in the package.", "agents"
+    )
+    rules_dir: Path | None = _setting(
+        "RELAY_RULES_DIR",
+        "Folder of rules of calling, added to those in the package; unset: none.",
+        example="rules",
     )
     data_dir: Path = _setting("RELAY_DATA_DIR", "Everything written that is not the database.", "relay-data")
     capture_dir: Path | None = _setting(

@@ -1,4 +1,4 @@
-"""All calls of this node: admission, the phases of each, drain, and the border where a bug ends one call.
+"""All calls of this node: who is let in, what the carrier and the operator say of them, and the drain.
 
 Knows no HTTP and no Quart; the carrier, the agent and the store are what it was given.
 """
@@ -8,29 +8,44 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from enum import Enum, auto
+from functools import partial
 
 import structlog
 import trio
 
-from relay.call import Call
+from relay.carrier import (
+    Carrier,
+)
+from relay.course import Course
+from relay.gatekeeper import Gatekeeper
 from relay.legs import Leg
 from relay.line import Document, Line
-from relay.outcomes import Blame, Ending, Farewell, Reason, Refusal
+from relay.outcomes import Blame, Ending, Reason, Refusal
 from relay.placing import CallRequest, House, Office
 from relay.profiles import Profile
-from relay.store import CallRecord, Status, Store
-from relay.store.records import StoreError
+from relay.store import (
+    LEASE_SECONDS,
+    CallRecord,
+    ListEntry,
+    Listing,
+    Spool,
+    Store,
+    StoreError,
+    Wish,
+    WishKind,
+)
 from relay.telemetry.capture import Captures
 from relay.tools import Tool
-from relay.wire.callbacks import AmdCallback, RecordingCallback, StatusCallback, StreamCallback, StreamEvent
-from relay.wire.carrier import Carrier, CarrierCall, NotHungUp, Placed, Refused, Unavailable, Uncertain
+from relay.wire.callbacks import (
+    AmdCallback,
+    CarrierStatus,
+    RecordingCallback,
+    StatusCallback,
+    StreamCallback,
+    StreamEvent,
+)
 
-UNKNOWN_SECONDS = 300.0  # an ambiguous create is waited for so long: a queued call may ring much later
-ANSWER_SECONDS = 5.0  # an order that is under way when its call ends: the answer says whom to hang up on
-HANG_UP_SECONDS = 6.0  # the dialer's own bound is 5
-SPOKEN_FAREWELL_SECONDS = 10.0  # for the document after <Connect> to be spoken, then we hang up ourselves
-SAVE_SECONDS = 5.0
-NOTICES_SECONDS = 3.0
+REATTACHMENTS = 2  # times that a call goes on after its node died; a third death is no accident
 WIND_UP_SECONDS = 8.0  # for a goodbye by us; with the teardown behind it, 10 s are kept
 
 __all__ = ["CallRequest", "Document", "House", "Phase", "Switchboard"]
@@ -57,6 +72,8 @@ class Switchboard:
         carrier: Carrier,
         open_agent: Callable[[], Awaitable[Leg]],
         store: Store,
+        spool: Spool,
+        gatekeeper: Gatekeeper,
         profiles: Callable[[str], Profile | None],
         tools: Mapping[str, Tool],
         clock: Callable[[], datetime],
@@ -66,13 +83,20 @@ class Switchboard:
         self.phase = Phase.OPEN
         self._house = house
         self._calls = calls
-        self._carrier = carrier
-        self._open_agent = open_agent
+        self._course = Course(
+            carrier=carrier,
+            open_agent=open_agent,
+            gatekeeper=gatekeeper,
+            spool=spool,
+            captures=captures,
+            clock=clock,
+        )
         self._store = store
+        self._spool = spool  # what live calls write, also while the store is down
+        self._gatekeeper = gatekeeper
         self._office = Office(house, profiles=profiles, tools=tools, clock=clock)
         self._clock = clock
         self._probe = probe
-        self._captures = captures
         self._lines: dict[str, Line] = {}  # bounded by House.max_calls
         self._idle = trio.Event()
         self._idle.set()
@@ -93,6 +117,8 @@ class Switchboard:
         """Why this node takes no new calls; None when it does."""
         if self.phase is not Phase.OPEN:
             return Refusal("draining", "this node is shutting down; place the call on another one")
+        if self._spool.problem is not None:
+            return Refusal("no-store", f"the ledger is down: {self._spool.problem}")
         if len(self._lines) >= self._house.max_calls:
             return Refusal(
                 "full", f"all {self._house.max_calls} lines are in use (RELAY_MAX_CALLS); try again later"
@@ -133,7 +159,31 @@ class Switchboard:
         self._calls.start_soon(self._carry, line, name=record.id)
         return line
 
+    async def adopt(self, call_id: str, attempt: int) -> Line | None:
+        """Take over a call of ours from whatever node had it, by Twilio's word that its last stream is over.
+
+        None for a call that has ended, that somebody else took for this attempt, or that went on too often.
+        """
+        if attempt > REATTACHMENTS:
+            return None
+        fence = await self._store.take_over(call_id, attempt, self._house.node, LEASE_SECONDS)
+        record = None if fence is None else await self._store.get(call_id)
+        if fence is None or record is None:
+            return None
+        record.owner, record.fence, record.attempt = self._house.node, fence, attempt
+        line = self._office.resume(record)
+        if isinstance(line, Refusal):
+            log.error("call cannot go on", call_id=call_id, reason=line.message)
+            return None
+        log.warning("call taken over", call_id=call_id, attempt=attempt)
+        line.noted("taken over", {"attempt": attempt})
+        line.resume()
+        self._claim(line)
+        self._calls.start_soon(self._carry, line, name=call_id)
+        return line
+
     def _claim(self, line: Line) -> None:
+        line.on_opt_out = partial(self._suppress, line)
         self._lines[line.record.id] = line
         if self._idle.is_set():
             self._idle = trio.Event()
@@ -143,177 +193,50 @@ class Switchboard:
         if not self._lines:
             self._idle.set()
 
-    # ---- the life of one call --------------------------------------------------------------------
-
     async def _carry(self, line: Line) -> None:
-        structlog.contextvars.bind_contextvars(call_id=line.record.id)
-        line.noted("started", {})
-        log.info("call started", agent=line.record.agent)
         try:
-            try:
-                await self._guard(line, self._live)
-            finally:
-                line.end(Ending(Blame.US, Reason.CUT))  # what stands if nothing else ended it
-                with trio.move_on_after(SAVE_SECONDS, shield=True):  # the one shield of the house
-                    await self._guard(line, self._save)
-            await self._guard(line, self._see_off)
+            await self._course.run(line)
         finally:
             self._release(line)
 
-    async def _guard(self, line: Line, phase: Callable[[Line], Awaitable[None]]) -> None:
-        """The border: whatever goes wrong in a phase of this call ends this call and no other."""
-        try:
-            await phase(line)
-        except* Exception as bugs:
-            log.error("call crashed", exc_info=bugs)
-            line.end(Ending(Blame.US, Reason.CRASHED, _name_of(bugs)))
-
-    async def _live(self, line: Line) -> None:
-        await self._wait_stream(line)
-        if line.stream is not None:
-            await self._bridge(line, *line.stream)
-        elif line.ending is None:
-            await self._explain_no_stream(line)
-        if line.farewell is Farewell.SILENT:
-            await self._hang_up(line)
-        if line.stream is None or (line.ending and line.ending.blame is Blame.CARRIER):
-            await self._read_notices(line)
-
-    async def _wait_stream(self, line: Line) -> None:
-        async with trio.open_nursery() as nursery:  # the phone may be answered before the carrier answers us
-            nursery.start_soon(self._dial, line, nursery.cancel_scope, name="dial")
-            with line.waiting:
-                await line.stream_arrived.wait()
-            # An order that is under way is not cut off: its answer may be all that tells whom to hang up on.
-            is_in_doubt = line.record.status is Status.DIALING and line.record.sid is None
-            patience_seconds = ANSWER_SECONDS if is_in_doubt else 0.0
-            nursery.cancel_scope.deadline = trio.current_time() + patience_seconds
-
-    async def _dial(self, line: Line, order: trio.CancelScope) -> None:
-        def dialing() -> None:
-            if line.ending is not None:
-                order.cancel()  # ended while it waited: cancelled here, nothing is sent
-            line.record.raise_status(Status.DIALING)
-            line.noted("dialing", {})
-
-        dialled = await self._carrier.dial(line.order, on_dialing=dialing)
-        match dialled:
-            case Placed(sid):
-                line.learn_sid(sid)
-            case Refused(code, _, sentence):
-                line.refusal = sentence
-                line.noted("refused by the carrier", {"code": code})
-                line.end(Ending(Blame.CARRIER, Reason.REFUSED, sentence))
-            case Uncertain(detail):
-                log.warning("create was ambiguous", detail=detail)
-                if line.record.sid is None:
-                    line.record.raise_status(Status.UNKNOWN)
-                    line.waiting.deadline = trio.current_time() + UNKNOWN_SECONDS
-        line.decided.set()
-
-    async def _bridge(self, line: Line, leg: Leg, stream_sid: str) -> None:
-        if line.ending is not None:
-            return await leg.close()
-        assert line.answered_at is not None
-        leg.tap = self._captures.tap(line.record.id, "phone")
-        structlog.contextvars.bind_contextvars(call_sid=line.record.sid, stream_sid=stream_sid)
-
-        async def open_agent() -> Leg:
-            agent = await self._open_agent()
-            agent.tap = self._captures.tap(line.record.id, "agent")
-            return agent
-
-        async def hang_up(ending: Ending) -> None:
-            if ending.farewell is Farewell.SILENT:
-                await self._hang_up(line)
-
-        line.call = Call(
-            phone=leg,
-            stream_sid=stream_sid,
-            open_agent=open_agent,
-            terms=line.terms,
-            tools=line.tools,
-            diary=line,
-            hang_up=hang_up,
-            answered_at=line.answered_at,
-        )
-        return line.end(await line.call.run())
-
-    async def _explain_no_stream(self, line: Line) -> None:
-        """Nobody told us anything for too long: ask the carrier, and end by its answer or without one."""
-        if line.answered_at is None and line.record.sid is not None:
-            with trio.move_on_after(HANG_UP_SECONDS):
-                found = await self._carrier.status_of(line.record.sid)
-                if isinstance(found, CarrierCall):
-                    line.carrier_said(found.status)
-        line.end(line.unheard_of)
-
-    async def _read_notices(self, line: Line) -> None:
-        """Put what the carrier noted about a failed call into its record, so that no failure is silent."""
-        if line.record.sid is None:
-            return
-        with trio.move_on_after(NOTICES_SECONDS):
-            notices = await self._carrier.notices(line.record.sid)
-            if not isinstance(notices, Unavailable):
-                line.record.notices = [
-                    {"code": notice.code, "message": notice.sentence} for notice in notices
-                ]
-
-    async def _hang_up(self, line: Line) -> None:
-        if line.record.sid is None or line.confirmed.is_set() or line.told_to_hang_up:
-            return
-        with trio.move_on_after(HANG_UP_SECONDS):
-            outcome = await self._carrier.hang_up(line.record.sid)
-            line.told_to_hang_up = True
-            line.noted("hung up", {"outcome": type(outcome).__name__})
-            if isinstance(outcome, NotHungUp):
-                log.error("hang-up failed", detail=outcome.detail)
-
-    async def _save(self, line: Line) -> None:
-        record, ending = line.record, line.ending
-        assert ending is not None
-        if line.stream is not None:
-            await line.stream[0].abort()  # closed long ago, unless the call never got as far as its bridge
-        record.ending = ending
-        record.ended_at = self._clock()
-        record.counts = line.call.counts if line.call else {}
-        line.noted("ended", ending.as_json())
-        line.decided.set()
-        record.raise_status(Status.ENDED)
-        try:
-            await self._store.save(record)
-        except StoreError:
-            log.exception("record not saved")
-        log.info(
-            "call ended", **ending.as_json(), duration_seconds=record.duration_seconds, detail=ending.detail
-        )
-
-    async def _see_off(self, line: Line) -> None:
-        """The carrier's side of the end: let a spoken farewell be heard, then hang up what is still up."""
-        if line.farewell is Farewell.SPOKEN:
-            with trio.move_on_after(SPOKEN_FAREWELL_SECONDS):
-                await line.confirmed.wait()
-        await self._hang_up(line)
-        await self._captures.write(line.record.id)
-
     # ---- what the carrier asks and says ----------------------------------------------------------
 
-    def document(self, call_id: str, attempt: int) -> Document:
-        """Which document a signed fetch gets."""
-        line = self._lines.get(call_id)
-        return Document.UNKNOWN if line is None else line.document(attempt)
+    async def document(self, call_id: str, attempt: int) -> Document:
+        """Which document a signed fetch gets; a call that nobody here knows may be one of another node's."""
+        line = self._lines.get(call_id) or await self._adopt_for(call_id, attempt)
+        if isinstance(line, Document):
+            return line
+        if line.ending is None and attempt == 0 and (refusal := await self._gatekeeper.recheck(line)):
+            line.noted("not permitted", {"code": refusal.code})
+            line.forbid(refusal)
+        return line.document(attempt)
+
+    async def _adopt_for(self, call_id: str, attempt: int) -> Line | Document:
+        try:
+            record = await self._store.get(call_id)
+            if record is None:
+                return Document.UNKNOWN
+            if record.ending is None and (line := await self.adopt(call_id, attempt)):
+                return line
+        except StoreError as problem:
+            log.warning("no document without the ledger", call_id=call_id, detail=str(problem))
+            return Document.SAY
+        return Document.HANG_UP if record.ending else Document.SAY
 
     async def carrier_called_back(self, call_id: str, callback: StatusCallback) -> None:
-        """A status callback for one of our calls."""
+        """A status callback for one of our calls, whichever node has it."""
         line = self._lines.get(call_id)
         if line is not None:
             line.noted("carrier", {"status": callback.status.value})
             line.carrier_said(callback.status)
-        if callback.status.is_terminal:
-            try:
-                await self._store.confirm(call_id, self._clock())
-            except StoreError as problem:
-                log.warning("confirmation not stored", call_id=call_id, detail=str(problem))
+        try:
+            if line is None:
+                await self._store.learn_sid(call_id, callback.call_sid)
+                await self._store.wish(call_id, WishKind.CALLBACK, {"status": callback.status.value})
+            if callback.status.is_terminal:
+                await self._spool.confirm(call_id, self._clock())
+        except StoreError as problem:
+            log.warning("callback not stored", call_id=call_id, detail=str(problem))
 
     def machine_detected(self, call_id: str, callback: AmdCallback) -> None:
         """The verdict of the carrier's answering-machine detection."""
@@ -333,17 +256,12 @@ class Switchboard:
         if line := self._lines.get(call_id):
             line.noted("recording", {"recording_sid": callback.recording_sid})
 
-    def admit(self, call_id: str, attempt: int, call_sid: str) -> Line | None:
+    async def admit(self, call_id: str, attempt: int, call_sid: str) -> Line | None:
         """The call that a genuine token names, once a token; None when it is spent, over or another's."""
-        line = self._lines.get(call_id)
-        if (
-            line is None
-            or line.ending is not None
-            or attempt in line.streams_spent
-            or line.stream is not None
-        ):
+        line = self._lines.get(call_id) or await self.adopt(call_id, attempt)
+        if line is None or line.ending is not None or attempt != line.record.attempt:
             return None
-        if not line.learn_sid(call_sid):
+        if attempt in line.streams_spent or line.stream is not None or not line.learn_sid(call_sid):
             return None
         line.streams_spent.add(attempt)
         return line
@@ -357,6 +275,34 @@ class Switchboard:
             line.wind_up(ending, within_seconds=WIND_UP_SECONDS)
         else:
             line.end(ending)
+
+    async def hang_up_elsewhere(self, call_id: str, *, goodbye: bool) -> bool:
+        """The same for a call of another node's; False when it has ended or never was."""
+        return await self._store.wish(call_id, WishKind.GOODBYE if goodbye else WishKind.HANG_UP)
+
+    def grant(self, wish: Wish) -> None:
+        """Do what somebody left in the ledger for the node that has the call."""
+        line = self._lines.get(wish.call_id)
+        if line is None:
+            return
+        match wish.kind:
+            case WishKind.GOODBYE | WishKind.HANG_UP:
+                self.hang_up(line, goodbye=wish.kind is WishKind.GOODBYE)
+            case WishKind.STOP:
+                line.stop()
+            case WishKind.CALLBACK:
+                line.carrier_said(CarrierStatus(wish.fields["status"]))
+
+    def _suppress(self, line: Line, how: str) -> None:
+        """Put the number on our list, at once and for good; the spool keeps it if the ledger is down."""
+        entry = ListEntry(line.record.to, Listing.ADDED, f"call:{how}", line.record.id, self._clock())
+        self._calls.start_soon(self._guard_suppression, entry, name="opt-out")
+
+    async def _guard_suppression(self, entry: ListEntry) -> None:
+        try:
+            await self._spool.suppress([entry])
+        except StoreError:
+            log.exception("opt-out not stored")
 
     def drain(self) -> None:
         """Take no new calls."""
@@ -380,10 +326,3 @@ def _same_call(earlier: CallRecord, request: CallRequest) -> CallRecord | Refusa
     if earlier.request_digest != request.digest:
         return Refusal("key-conflict", "this Idempotency-Key was used for another request")
     return earlier
-
-
-def _name_of(bug: BaseException) -> str:
-    """What kind of bug it was; its own words may hold speech or numbers."""
-    while isinstance(bug, BaseExceptionGroup):
-        bug = bug.exceptions[0]
-    return type(bug).__name__

@@ -6,6 +6,7 @@ Waiting is done on a clock that jumps once nothing has happened for a while, so 
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import random
 import socket
@@ -13,7 +14,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from urllib.parse import parse_qsl, urlsplit
 
@@ -21,9 +22,7 @@ import pytest
 import trio
 import trio.testing
 
-from relay.dialer import REQUEST_SECONDS, RETRY_SECONDS, Dialer, open_dialer
-from relay.wire.callbacks import CarrierStatus
-from relay.wire.carrier import (
+from relay.carrier import (
     Account,
     AlreadyEnded,
     CallerId,
@@ -34,16 +33,38 @@ from relay.wire.carrier import (
     MachineDetection,
     NotHungUp,
     Notice,
+    NotPermitted,
+    Permission,
     Placed,
     Refused,
     Unavailable,
     Uncertain,
 )
+from relay.compliance import Permit, Verdict
+from relay.compliance import Refused as Forbidden
+from relay.dialer import REQUEST_SECONDS, RETRY_SECONDS, Dialer, open_dialer
+from relay.outcomes import Refusal
+from relay.wire.callbacks import CarrierStatus
 from relay.wire.carrier_errors import explain
 
 ACCOUNT_SID = "AC" + "1" * 32
 CALL_SID = "CA" + "2" * 32
 CALL_PATH = f"/2010-04-01/Accounts/{ACCOUNT_SID}/Calls/{CALL_SID}.json"
+
+
+def permission_for(order: DialOrder, *, first_attempt: int = 1) -> Permission:
+    """The gate's yes, a new one each time, as the ledger would have it."""
+    attempts = itertools.count(first_attempt)
+
+    async def permit() -> Permit:
+        await trio.lowlevel.checkpoint()
+        now, attempt = datetime.now(UTC), next(attempts)
+        verdict = Verdict(order.call_id, attempt, "informational", now, now, "test", ())
+        return Permit(order.call_id, attempt, order.to, now, verdict)
+
+    return permit
+
+
 ORDER = DialOrder(
     call_id="call_1",
     to="+12025550143",
@@ -174,7 +195,7 @@ def open_at(api_url: str, dials_per_second: float = 1000) -> AbstractAsyncContex
 async def test_an_order_is_placed_with_everything_that_twilio_needs() -> None:
     async with dialer_against(says(201, resource())) as (dialer, api):
         carrier: Carrier = dialer
-        assert await carrier.dial(ORDER) == Placed(CALL_SID, queue_seconds=1.5)
+        assert await carrier.dial(ORDER, permission_for(ORDER)) == Placed(CALL_SID, queue_seconds=1.5)
     (request,) = api.requests
     assert (request.method, request.target) == ("POST", f"/2010-04-01/Accounts/{ACCOUNT_SID}/Calls.json")
     assert (
@@ -201,7 +222,7 @@ async def test_an_order_is_placed_with_everything_that_twilio_needs() -> None:
 
 async def test_an_unreadable_estimate_of_the_queue_does_not_cost_the_call() -> None:
     async with dialer_against(says(201, resource(queue_time="soon"))) as (dialer, _):
-        assert await dialer.dial(ORDER) == Placed(CALL_SID)
+        assert await dialer.dial(ORDER, permission_for(ORDER)) == Placed(CALL_SID)
 
 
 @pytest.mark.parametrize(("kind", "word"), [("enable", "Enable"), ("detect-message-end", "DetectMessageEnd")])
@@ -216,7 +237,7 @@ async def test_recording_and_asynchronous_detection_are_ordered_with_their_callb
         amd_callback="https://relay.example/twilio/amd?call=call_1",
     )
     async with dialer_against(says(201, resource())) as (dialer, api):
-        assert isinstance(await dialer.dial(order), Placed)
+        assert isinstance(await dialer.dial(order, permission_for(order)), Placed)
     form = dict(api.requests[0].form)
     assert {name: form[name] for name in form if name.startswith(("Record", "Machine", "Async"))} == {
         "Record": "true",
@@ -234,14 +255,14 @@ async def test_the_environments_edge_and_region_do_not_bend_the_address(
     for name in ("TWILIO_EDGE", "TWILIO_REGION", "TWILIO_ACCOUNT_SID", "HTTP_PROXY", "http_proxy"):
         monkeypatch.setenv(name, "http://dublin.invalid")
     async with dialer_against(says(201, resource())) as (_, api), open_at(f"{api.url}/prefix/") as dialer:
-        assert isinstance(await dialer.dial(ORDER), Placed)
+        assert isinstance(await dialer.dial(ORDER, permission_for(ORDER)), Placed)
     assert api.requests[0].target == f"/prefix/2010-04-01/Accounts/{ACCOUNT_SID}/Calls.json"
 
 
 @pytest.mark.parametrize(("status", "code"), [(400, 21219), (401, 20003), (404, 20404)])
 async def test_a_refusal_is_explained_and_not_tried_again(status: int, code: int) -> None:
     async with dialer_against(error(status, code)) as (dialer, api):
-        assert await dialer.dial(ORDER) == Refused(code, status, explain(code))
+        assert await dialer.dial(ORDER, permission_for(ORDER)) == Refused(code, status, explain(code))
     assert len(api.requests) == 1
 
 
@@ -250,15 +271,17 @@ async def test_a_refusal_without_a_code_is_told_in_its_own_words() -> None:
     async with dialer_against(*answers, says(403, {"message": "no", "code": "x"})) as (dialer, _):
         for status in (404, 302):
             refused = Refused(None, status, f"Twilio answered with HTTP {status}; check TWILIO_API_URL.")
-            assert await dialer.dial(ORDER) == refused
-        assert await dialer.dial(ORDER) == Refused(None, 403, "no")
+            assert await dialer.dial(ORDER, permission_for(ORDER)) == refused
+        assert await dialer.dial(ORDER, permission_for(ORDER)) == Refused(None, 403, "no")
 
 
 async def test_too_many_requests_are_tried_again_after_a_pause(patient_clock: trio.testing.MockClock) -> None:
     answers = [error(429, 20429), error(429, 20429, Retry_After="7"), says(201, resource())]
     async with dialer_against(*answers) as (dialer, api):
         dialling: list[float] = []
-        placed = await dialer.dial(ORDER, on_dialing=lambda: dialling.append(trio.current_time()))
+        placed = await dialer.dial(
+            ORDER, permission_for(ORDER), on_dialing=lambda: dialling.append(trio.current_time())
+        )
         assert placed == Placed(CALL_SID, 1.5)
     first, second = (b.at - a.at for a, b in zip(api.requests, api.requests[1:], strict=False))
     assert 0.25 <= first < 1
@@ -268,14 +291,14 @@ async def test_too_many_requests_are_tried_again_after_a_pause(patient_clock: tr
 
 async def test_too_many_requests_for_a_minute_are_a_refusal(patient_clock: trio.testing.MockClock) -> None:
     async with dialer_against(*[error(429, 20429)] * 50) as (dialer, api):
-        assert await dialer.dial(ORDER) == Refused(20429, 429, explain(20429))
+        assert await dialer.dial(ORDER, permission_for(ORDER)) == Refused(20429, 429, explain(20429))
     assert 5 < len(api.requests) < 15
     assert 30 < api.requests[-1].at - api.requests[0].at <= RETRY_SECONDS + 1
 
 
 async def test_a_pause_longer_than_our_patience_is_not_begun() -> None:
     async with dialer_against(error(429, 20429, Retry_After="61")) as (dialer, _):
-        assert await dialer.dial(ORDER) == Refused(20429, 429, explain(20429))
+        assert await dialer.dial(ORDER, permission_for(ORDER)) == Refused(20429, 429, explain(20429))
 
 
 async def test_an_api_that_cannot_be_reached_is_tried_for_a_minute(
@@ -285,7 +308,7 @@ async def test_an_api_that_cannot_be_reached_is_tried_for_a_minute(
         unused.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
         async with open_at(f"http://127.0.0.1:{unused.getsockname()[1]}") as dialer:
             began_at = trio.current_time()
-            refused = await dialer.dial(ORDER)
+            refused = await dialer.dial(ORDER, permission_for(ORDER))
     assert isinstance(refused, Refused)
     assert (refused.code, refused.status) == (None, None)
     assert "TWILIO_API_URL" in refused.sentence
@@ -307,7 +330,7 @@ async def test_an_api_that_cannot_be_reached_is_tried_for_a_minute(
 )
 async def test_an_answer_that_leaves_it_open_is_uncertain_and_never_dialled_again(answer: Answer) -> None:
     async with dialer_against(answer) as (dialer, api):
-        assert isinstance(await dialer.dial(ORDER), Uncertain)
+        assert isinstance(await dialer.dial(ORDER, permission_for(ORDER)), Uncertain)
     assert len(api.requests) == 1
 
 
@@ -316,7 +339,7 @@ async def test_silence_after_the_request_is_uncertain_at_the_deadline(
 ) -> None:
     async with dialer_against(stays_mute) as (dialer, api):
         began_at = trio.current_time()
-        assert isinstance(await dialer.dial(ORDER), Uncertain)
+        assert isinstance(await dialer.dial(ORDER, permission_for(ORDER)), Uncertain)
         assert trio.current_time() - began_at == pytest.approx(REQUEST_SECONDS, abs=0.5)
         await trio.testing.wait_all_tasks_blocked()
     assert len(api.requests) == 1
@@ -331,7 +354,8 @@ async def test_dials_keep_the_pace_and_the_order_in_which_they_came(
         trio.open_nursery() as nursery,
     ):
         for number in range(4):
-            nursery.start_soon(dialer.dial, replace(ORDER, to=f"+1202555010{number}"))
+            order = replace(ORDER, to=f"+1202555010{number}")
+            nursery.start_soon(dialer.dial, order, permission_for(order))
             await trio.testing.wait_all_tasks_blocked(0.01)
     assert [dict(request.form)["To"][-1] for request in api.requests] == ["0", "1", "2", "3"]
     gaps = [b.at - a.at for a, b in zip(api.requests, api.requests[1:], strict=False)]
@@ -342,11 +366,13 @@ async def test_an_order_cancelled_in_the_queue_is_never_placed_and_takes_no_turn
     patient_clock: trio.testing.MockClock,
 ) -> None:
     async with dialer_against(*[says(201, resource())] * 2, dials_per_second=0.1) as (dialer, api):
-        await dialer.dial(ORDER)
+        await dialer.dial(ORDER, permission_for(ORDER))
         with trio.move_on_after(5) as scope:
-            await dialer.dial(ORDER, on_dialing=lambda: pytest.fail("it was not our turn"))
+            await dialer.dial(
+                ORDER, permission_for(ORDER), on_dialing=lambda: pytest.fail("it was not our turn")
+            )
         assert scope.cancelled_caught
-        await dialer.dial(ORDER)
+        await dialer.dial(ORDER, permission_for(ORDER))
     first, last = api.requests
     assert last.at - first.at == pytest.approx(10, abs=0.5)
 
@@ -354,13 +380,13 @@ async def test_an_order_cancelled_in_the_queue_is_never_placed_and_takes_no_turn
 async def test_a_dial_is_cancelled_at_once_and_its_connection_closed() -> None:
     async with dialer_against(stays_mute, says(201, resource())) as (dialer, api):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(dialer.dial, ORDER)
+            nursery.start_soon(dialer.dial, ORDER, permission_for(ORDER))
             with trio.fail_after(5):
                 while not api.requests:
                     await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
         with trio.fail_after(5):
-            assert isinstance(await dialer.dial(ORDER), Placed)
+            assert isinstance(await dialer.dial(ORDER, permission_for(ORDER)), Placed)
     assert api.hung_up_on >= 1
 
 
@@ -516,3 +542,43 @@ async def test_the_caller_id_is_owned_verified_or_neither(
         assert await dialer.caller_id() is expected
     asked = [dict(parse_qsl(urlsplit(request.target).query))["PhoneNumber"] for request in api.requests]
     assert asked == ["+12025550100"] * (1 if verified is None else 2)
+
+
+# Permits
+
+
+async def test_nothing_is_sent_without_a_permit_for_this_very_call_and_in_time() -> None:
+    async def no() -> Forbidden:
+        await trio.lowlevel.checkpoint()
+        now = datetime.now(UTC)
+        return Forbidden(
+            Refusal("dnc-listed", "listed"), Verdict("call_1", 1, "informational", now, now, "test", ())
+        )
+
+    async def too_old() -> Permit:
+        fresh = await permission_for(ORDER)()
+        assert isinstance(fresh, Permit)
+        return replace(fresh, issued_at=fresh.issued_at - timedelta(seconds=2))
+
+    async with dialer_against() as (dialer, api):
+        assert await dialer.dial(ORDER, no) == NotPermitted(Refusal("dnc-listed", "listed"))
+        for permission in (too_old, permission_for(replace(ORDER, call_id="call_2"))):
+            answer = await dialer.dial(ORDER, permission)
+            assert isinstance(answer, NotPermitted)
+            assert answer.refusal.code == "permit-void"
+    assert api.requests == []
+
+
+async def test_each_try_spends_a_permit_of_its_own() -> None:
+    spent = await permission_for(ORDER)()
+
+    async def the_same_again() -> Permit | Forbidden:
+        await trio.lowlevel.checkpoint()
+        assert isinstance(spent, Permit)
+        return replace(spent, issued_at=datetime.now(UTC))
+
+    async with dialer_against(error(429, 20429), says(201, resource())) as (dialer, api):
+        answer = await dialer.dial(ORDER, the_same_again)
+        assert isinstance(answer, NotPermitted)
+        assert answer.refusal.code == "permit-void"
+    assert len(api.requests) == 1

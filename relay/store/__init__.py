@@ -3,8 +3,32 @@
 Knows nothing of how a call is made; who keeps the records is behind `Store`.
 """
 
-from relay.store.ledger import Store, Written
+from relay.store.ledger import (
+    LEASE_SECONDS,
+    ListEntry,
+    Listing,
+    Store,
+    Wish,
+    WishKind,
+    Written,
+)
 from relay.store.memory import MemoryStore
 from relay.store.records import CallRecord, Status, StoreError, TranscriptLine
+from relay.store.spool import Spool, open_spool
 
-__all__ = ["CallRecord", "MemoryStore", "Status", "Store", "StoreError", "TranscriptLine", "Written"]
+__all__ = [
+    "LEASE_SECONDS",
+    "CallRecord",
+    "ListEntry",
+    "Listing",
+    "MemoryStore",
+    "Spool",
+    "Status",
+    "Store",
+    "StoreError",
+    "TranscriptLine",
+    "Wish",
+    "WishKind",
+    "Written",
+    "open_spool",
+]

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from relay.actions import Role
+from relay.carrier import MachineDetection
 from relay.outcomes import Ending
 
 
@@ -118,7 +119,7 @@ class CallRecord:
     started_at: datetime
     time_limit_seconds: int
     record: bool = False
-    machine_detection: str = "off"
+    machine_detection: MachineDetection = "off"
     purpose: str = "informational"
     variables: dict[str, str] = field(default_factory=dict)
     idempotency_key: str | None = None

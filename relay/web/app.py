@@ -5,27 +5,33 @@ Knows Quart; decides nothing about calls.
 
 from __future__ import annotations
 
-from quart import Response, has_request_context, request
+from quart import Blueprint, Response, has_request_context, request
 from quart.typing import ResponseReturnValue
 from quart_schema import HttpSecurityScheme, Info, QuartSchema, RequestSchemaValidationError
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from relay import __version__
-from relay.store import Store
-from relay.switchboard import Switchboard
+from relay.store import StoreError
 from relay.web.answers import error
-from relay.web.health import health_routes
-from relay.web.operator import operator_routes
-from relay.web.phone_stream import stream_routes
-from relay.web.trust import Trust
-from relay.web.webhooks import webhook_routes
 
 BODY_BYTES = 64 * 1024  # of any request; Twilio's forms are below 4 KiB
 
 
-def create_app(switchboard: Switchboard, store: Store, trust: Trust, *, max_call_seconds: int) -> QuartTrio:
-    """The ASGI application over one switchboard."""
+Routes = Blueprint
+"""A group of routes, for whoever composes them and need not know the framework."""
+
+
+def create_app(*blueprints: Routes) -> QuartTrio:
+    """The ASGI application of these routes."""
+    app = bare_app()
+    for blueprint in blueprints:
+        app.register_blueprint(blueprint)
+    return app
+
+
+def bare_app() -> QuartTrio:
+    """An application without routes: its limits, its description, and how it says no."""
     app = QuartTrio("relay")
     app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES
     app.config["BODY_TIMEOUT"] = 10  # seconds; a slow body is no webhook
@@ -38,16 +44,14 @@ def create_app(switchboard: Switchboard, store: Store, trust: Trust, *, max_call
         redoc_ui_path=None,
         scalar_ui_path=None,
     )
-    app.register_blueprint(webhook_routes(switchboard, trust))
-    app.register_blueprint(stream_routes(switchboard, trust))
-    app.register_blueprint(
-        operator_routes(switchboard, store, trust.api_token, max_call_seconds=max_call_seconds)
-    )
-    app.register_blueprint(health_routes(switchboard))
 
     @app.errorhandler(RequestSchemaValidationError)
     async def bad_value(problem: RequestSchemaValidationError) -> ResponseReturnValue:
         return error(422, "bad-value", _first_problem(problem.validation_error))
+
+    @app.errorhandler(StoreError)
+    async def no_store(problem: StoreError) -> ResponseReturnValue:
+        return error(503, "no-store", str(problem))
 
     @app.errorhandler(HTTPException)
     async def http_error(problem: HTTPException) -> ResponseReturnValue:

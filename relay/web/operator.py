@@ -6,7 +6,6 @@ Knows Quart and the shape of requests; every answer is the switchboard's or the 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
 from typing import Annotated, Any, Literal
 
@@ -17,11 +16,12 @@ from quart import Blueprint, Response, jsonify, request
 from quart.typing import ResponseReturnValue
 from quart_schema import document_headers, security_scheme, validate_querystring, validate_request
 
+from relay.carrier import MachineDetection
 from relay.outcomes import Refusal
 from relay.store import CallRecord, Status, Store
 from relay.switchboard import CallRequest, Switchboard
 from relay.web.answers import error
-from relay.wire.carrier import MachineDetection
+from relay.web.bearer import bearer_only
 
 DECISION_SECONDS = 10.0  # how long placing a call waits for the carrier's answer before it says 202
 RETRY_AFTER_SECONDS = 5
@@ -72,17 +72,7 @@ def operator_routes(
     switchboard: Switchboard, store: Store, api_token: str | None, *, max_call_seconds: int
 ) -> Blueprint:
     """`/v1/*`; without a configured token everyone is refused."""
-    routes = Blueprint("operator", __name__, url_prefix="/v1")
-
-    @routes.before_request
-    async def authorise() -> ResponseReturnValue | None:
-        given = request.headers.get("Authorization", "").encode()
-        if api_token and hmac.compare_digest(given, f"Bearer {api_token}".encode()):
-            return None
-        remedy = "send the RELAY_API_TOKEN of the service as a bearer token"
-        return error(
-            401, "unauthorized", remedy if api_token else "RELAY_API_TOKEN is not set on the service"
-        )
+    routes = bearer_only("operator", api_token)
 
     @routes.post("/calls")
     @security_scheme([{"bearer": []}])
@@ -116,6 +106,9 @@ def operator_routes(
             return jsonify(placed.summary()), 200
         with trio.move_on_after(DECISION_SECONDS):
             await placed.decided.wait()
+        if placed.forbidden is not None:
+            status = _STATUS.get(placed.forbidden.code, 403)
+            return error(status, placed.forbidden.code, placed.forbidden.message)
         if placed.refusal is not None:
             return error(502, "carrier-refused", placed.refusal)
         return jsonify(placed.record.summary()), 201 if placed.record.sid else 202
@@ -151,7 +144,11 @@ def operator_routes(
             switchboard.hang_up(line, goodbye=wish.goodbye)
             return jsonify(line.record.summary()), 202
         record = await store.get(call_id)
-        return _unknown(call_id) if record is None else (jsonify(record.summary()), 200)
+        if record is None:
+            return _unknown(call_id)
+        if record.ending is None and await switchboard.hang_up_elsewhere(call_id, goodbye=wish.goodbye):
+            return jsonify(record.summary()), 202
+        return jsonify(record.summary()), 200
 
     def as_it_is(record: CallRecord) -> CallRecord:
         """A live call of this node as it is now, which the store may hear of a moment later."""

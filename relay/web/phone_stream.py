@@ -80,13 +80,13 @@ async def _wait_start(leg: Leg, switchboard: Switchboard, trust: Trust) -> tuple
     for _ in range(MESSAGES_BEFORE_START):
         message = phone.decode(await leg.receive())
         if isinstance(message, phone.StreamStarted):
-            return _admit(message, switchboard, trust), message
+            return await _admit(message, switchboard, trust), message
         if not isinstance(message, phone.Connected | phone.Unrecognised):
             raise WireError(f"{type(message).__name__} before start")
     raise WireError("too many messages before start")
 
 
-def _admit(message: phone.StreamStarted, switchboard: Switchboard, trust: Trust) -> Line:
+async def _admit(message: phone.StreamStarted, switchboard: Switchboard, trust: Trust) -> Line:
     start = message.start
     named = signature.read_stream_token(
         trust.auth_tokens, start.custom_parameters.get(twiml.TOKEN_PARAMETER, "")
@@ -95,7 +95,7 @@ def _admit(message: phone.StreamStarted, switchboard: Switchboard, trust: Trust)
         raise WireError("no genuine token")
     if start.account_sid != trust.account_sid:
         raise WireError("another account")
-    line = switchboard.admit(*named, start.call_sid)
+    line = await switchboard.admit(*named, start.call_sid)
     if line is None:
         raise WireError("the token is spent, the call is over, or the CallSid is another's")
     if not start.media_format.is_mulaw:

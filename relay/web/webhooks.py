@@ -87,7 +87,7 @@ def webhook_routes(switchboard: Switchboard, trust: Trust) -> Blueprint:
         call_id, _ = await our_call()
         attempt = request.args.get("attempt", "0")
         number = int(attempt) if attempt.isascii() and attempt.isdigit() and len(attempt) < 4 else 0
-        text = write(switchboard.document(call_id, number), call_id, number)
+        text = write(await switchboard.document(call_id, number), call_id, number)
         return Response(text, content_type="text/xml; charset=utf-8")
 
     @routes.post(twiml.STATUS_PATH)

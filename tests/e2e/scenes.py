@@ -48,7 +48,7 @@ def broken(leg: str, at: str, kind: str, **changes: Any) -> Scenario:
 
 @asynccontextmanager
 async def quiet_stage(data_dir: Path, **settings: Any) -> AsyncIterator[Stage]:
-    """A stage whose agent is brief and whose speech is always the same; an error in its log fails the test."""
+    """A stage whose agent is brief and whose speech never varies; an error in its log fails the test."""
     with capture_logs() as lines:
         async with open_stage(
             data_dir, seed=1, synthesise=False, **{"RELAY_AGENTS_DIR": str(AGENTS), **settings}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from relay import switchboard
+from relay import course
 from relay.rehearsal import Performance
 from relay.simulator.scenario import Scenario, shipped_scenario
 from relay.simulator.verdict import Run, judge
@@ -127,7 +127,7 @@ async def test_a_refused_create_answers_502_with_the_remedy_and_leaves_a_record(
 async def test_a_create_that_nobody_ever_hears_of_again_ends_as_not_placed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(switchboard, "UNKNOWN_SECONDS", 0.5)
+    monkeypatch.setattr(course, "UNKNOWN_SECONDS", 0.5)
     async with quiet_stage(tmp_path) as stage:
         performance = await stage.play(scene("lost", carrier={"create": "lost"}))
         assert performance.answer_status == 202

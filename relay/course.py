@@ -1,0 +1,230 @@
+"""The course of one call, from its dial to the carrier's last word: the border where a bug ends one call.
+
+Knows no other call and no HTTP; the carrier, the agent and the ledger are what it was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from functools import partial
+
+import structlog
+import trio
+
+from relay.call import Call
+from relay.carrier import (
+    Carrier,
+    CarrierCall,
+    NotHungUp,
+    NotPermitted,
+    Placed,
+    Refused,
+    Unavailable,
+    Uncertain,
+)
+from relay.gatekeeper import Gatekeeper
+from relay.legs import Leg
+from relay.line import Line
+from relay.outcomes import Blame, Ending, Farewell, Reason
+from relay.store import Spool, Status, StoreError, Written
+from relay.telemetry.capture import Captures
+
+UNKNOWN_SECONDS = 300.0  # an ambiguous create is waited for so long: a queued call may ring much later
+ANSWER_SECONDS = 5.0  # an order that is under way when its call ends: the answer says whom to hang up on
+HANG_UP_SECONDS = 6.0  # the dialer's own bound is 5
+SPOKEN_FAREWELL_SECONDS = 10.0  # for the document after <Connect> to be spoken, then we hang up ourselves
+SAVE_SECONDS = 5.0
+NOTICES_SECONDS = 3.0
+
+log = structlog.get_logger()
+
+
+class Course:
+    """What every call of this node goes through."""
+
+    def __init__(
+        self,
+        *,
+        carrier: Carrier,
+        open_agent: Callable[[], Awaitable[Leg]],
+        gatekeeper: Gatekeeper,
+        spool: Spool,
+        captures: Captures,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._carrier = carrier
+        self._open_agent = open_agent
+        self._gatekeeper = gatekeeper
+        self._spool = spool
+        self._captures = captures
+        self._clock = clock
+
+    async def run(self, line: Line) -> None:
+        """Live through a call to its end. Raises only when it is cancelled; the record is saved even then."""
+        structlog.contextvars.bind_contextvars(call_id=line.record.id)
+        if not line.is_resumed:
+            line.noted("started", {})
+            log.info("call started", agent=line.record.agent)
+        try:
+            await self._guard(line, self._live)
+        finally:
+            line.end(Ending(Blame.US, Reason.CUT))  # what stands if nothing else ended it
+            with trio.move_on_after(SAVE_SECONDS, shield=True):  # the one shield of the house
+                await self._guard(line, self._save)
+        await self._guard(line, self._see_off)
+
+    async def _guard(self, line: Line, phase: Callable[[Line], Awaitable[None]]) -> None:
+        """The border: whatever goes wrong in a phase of this call ends this call and no other."""
+        try:
+            await phase(line)
+        except* Exception as bugs:
+            log.error("call crashed", exc_info=bugs)
+            line.end(Ending(Blame.US, Reason.CRASHED, _name_of(bugs)))
+
+    async def _live(self, line: Line) -> None:
+        await self._wait_stream(line)
+        if line.stream is not None:
+            await self._bridge(line, *line.stream)
+        elif line.ending is None:
+            await self._explain_no_stream(line)
+        if line.farewell is Farewell.SILENT:
+            await self._hang_up(line)
+        if line.stream is None or (line.ending and line.ending.blame is Blame.CARRIER):
+            await self._read_notices(line)
+
+    async def _wait_stream(self, line: Line) -> None:
+        async with trio.open_nursery() as nursery:  # the phone may be answered before the carrier answers us
+            if not line.is_resumed:
+                nursery.start_soon(self._dial, line, nursery.cancel_scope, name="dial")
+            with line.waiting:
+                await line.stream_arrived.wait()
+            # An order that is under way is not cut off: its answer may be all that tells whom to hang up on.
+            is_in_doubt = line.record.status is Status.DIALING and line.record.sid is None
+            patience_seconds = ANSWER_SECONDS if is_in_doubt else 0.0
+            nursery.cancel_scope.deadline = trio.current_time() + patience_seconds
+
+    async def _dial(self, line: Line, order: trio.CancelScope) -> None:
+        def dialing() -> None:
+            if line.ending is not None:
+                order.cancel()  # ended while it waited: cancelled here, nothing is sent
+            line.record.raise_status(Status.DIALING)
+            line.noted("dialing", {})
+
+        permission = partial(self._gatekeeper.permit, line)
+        dialled = await self._carrier.dial(line.order, permission, on_dialing=dialing)
+        match dialled:
+            case Placed(sid):
+                line.learn_sid(sid)
+            case Refused(code, _, sentence):
+                line.refusal = sentence
+                line.noted("refused by the carrier", {"code": code})
+                line.end(Ending(Blame.CARRIER, Reason.REFUSED, sentence))
+            case NotPermitted(refusal):
+                line.noted("not permitted", {"code": refusal.code})
+                line.forbid(refusal)
+            case Uncertain(detail):
+                log.warning("create was ambiguous", detail=detail)
+                if line.record.sid is None:
+                    line.record.raise_status(Status.UNKNOWN)
+                    line.waiting.deadline = trio.current_time() + UNKNOWN_SECONDS
+        line.decided.set()
+
+    async def _bridge(self, line: Line, leg: Leg, stream_sid: str) -> None:
+        if line.ending is not None:
+            return await leg.close()
+        assert line.answered_at is not None
+        leg.tap = self._captures.tap(line.record.id, "phone")
+        structlog.contextvars.bind_contextvars(call_sid=line.record.sid, stream_sid=stream_sid)
+
+        async def open_agent() -> Leg:
+            agent = await self._open_agent()
+            agent.tap = self._captures.tap(line.record.id, "agent")
+            return agent
+
+        async def hang_up(ending: Ending) -> None:
+            if ending.farewell is Farewell.SILENT:
+                await self._hang_up(line)
+
+        line.call = Call(
+            phone=leg,
+            stream_sid=stream_sid,
+            open_agent=open_agent,
+            terms=line.terms,
+            tools=line.tools,
+            diary=line,
+            hang_up=hang_up,
+            answered_at=line.answered_at,
+        )
+        return line.end(await line.call.run())
+
+    async def _explain_no_stream(self, line: Line) -> None:
+        """Nobody told us anything for too long: ask the carrier, and end by its answer or without one."""
+        if line.answered_at is None and line.record.sid is not None:
+            with trio.move_on_after(HANG_UP_SECONDS):
+                found = await self._carrier.status_of(line.record.sid)
+                if isinstance(found, CarrierCall):
+                    line.carrier_said(found.status)
+        line.end(line.unheard_of)
+
+    async def _read_notices(self, line: Line) -> None:
+        """Put what the carrier noted about a failed call into its record, so that no failure is silent."""
+        if line.record.sid is None:
+            return
+        with trio.move_on_after(NOTICES_SECONDS):
+            notices = await self._carrier.notices(line.record.sid)
+            if not isinstance(notices, Unavailable):
+                line.record.notices = [
+                    {"code": notice.code, "message": notice.sentence} for notice in notices
+                ]
+
+    async def _hang_up(self, line: Line) -> None:
+        if line.record.sid is None or line.confirmed.is_set() or line.told_to_hang_up or line.yielded:
+            return
+        with trio.move_on_after(HANG_UP_SECONDS):
+            outcome = await self._carrier.hang_up(line.record.sid)
+            line.told_to_hang_up = True
+            line.noted("hung up", {"outcome": type(outcome).__name__})
+            if isinstance(outcome, NotHungUp):
+                log.error("hang-up failed", detail=outcome.detail)
+
+    async def _save(self, line: Line) -> None:
+        record, ending = line.record, line.ending
+        assert ending is not None
+        if line.stream is not None:
+            await line.stream[0].abort()  # closed long ago, unless the call never got as far as its bridge
+        record.ending = ending
+        record.ended_at = self._clock()
+        record.counts = line.call.counts if line.call else {}
+        line.noted("ended", ending.as_json())
+        line.decided.set()
+        record.raise_status(Status.ENDED)
+        if line.yielded:
+            log.warning("call is another node's", fence=record.fence)
+            return
+        try:
+            written = await self._spool.save(record)
+        except StoreError:
+            log.exception("record not saved")
+            return
+        if written not in (Written.KEPT, Written.SPOOLED):
+            log.warning("call is another node's", fence=record.fence, written=written.value)
+            return
+        log.info(
+            "call ended", **ending.as_json(), duration_seconds=record.duration_seconds, detail=ending.detail
+        )
+
+    async def _see_off(self, line: Line) -> None:
+        """The carrier's side of the end: let a spoken farewell be heard, then hang up what is still up."""
+        await self._captures.write(line.record.id)
+        if line.farewell is Farewell.SPOKEN:
+            with trio.move_on_after(SPOKEN_FAREWELL_SECONDS):
+                await line.confirmed.wait()
+        await self._hang_up(line)
+
+
+def _name_of(bug: BaseException) -> str:
+    """What kind of bug it was; its own words may hold speech or numbers."""
+    while isinstance(bug, BaseExceptionGroup):
+        bug = bug.exceptions[0]
+    return type(bug).__name__

@@ -1,0 +1,89 @@
+"""Asks the gate with what the ledger knows: before each dial, and again when somebody has picked up.
+
+Knows no carrier and no socket; decides nothing itself, and whatever goes wrong here refuses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import orjson
+import structlog
+
+from relay.compliance import Facts, Permit, Refused, Rulebook, Stage, Verdict, check, weigh
+from relay.line import Line
+from relay.outcomes import Refusal
+from relay.store import Store, StoreError
+
+# With the ledger down, a call that was permitted so shortly ago is connected all the same when it is
+# answered: somebody is on the phone. A call that rang for longer, or was queued by the carrier, is not.
+FRESH_SECONDS = 90.0
+
+log = structlog.get_logger()
+
+
+class Gatekeeper:
+    """The gate with its facts, its rules and its two clocks.
+
+    `rule_time` feeds the rules of date and hour and nothing else (RELAY_CLOCK); None: the real time.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rulebook: Rulebook,
+        *,
+        clock: Callable[[], datetime],
+        rule_time: Callable[[], datetime | None] = lambda: None,
+    ) -> None:
+        self._store = store
+        self._rulebook = rulebook
+        self._clock = clock
+        self._rule_time = rule_time
+
+    async def permit(self, line: Line) -> Permit | Refused:
+        """Leave for the next attempt of this call, or why not; the verdict is stored either way."""
+        request = line.next_plea()
+
+        def judge(facts: Facts) -> Permit | Refused:
+            return check(request, facts, self._rulebook, self._clock(), self._rule_time())
+
+        try:
+            answer = await self._store.permit(request, judge)
+        except StoreError as problem:
+            log.warning("gate has no facts", detail=str(problem))
+            unknown = judge(Facts(request.to))
+            assert isinstance(unknown, Refused)
+            return replace(unknown, refusal=Refusal("no-store", f"the ledger cannot be asked: {problem}"))
+        refusal = answer.refusal if isinstance(answer, Refused) else None
+        code = refusal.code if refusal else None
+        line.record.judged(self._clock(), request.attempt, _digest(answer.verdict), code)
+        return answer
+
+    async def recheck(self, line: Line) -> Refusal | None:
+        """Whether the call that was permitted may still be connected: it may have rung for long."""
+        now = self._clock()
+        try:
+            facts = await self._store.facts(line.record.to, now, besides=line.record.id)
+        except StoreError:
+            is_fresh = now - line.record.started_at < timedelta(seconds=FRESH_SECONDS)
+            return None if is_fresh else Refusal("no-store", "the ledger cannot be asked")
+        verdict = weigh(Stage.ANSWERED, line.plea, facts, self._rulebook, now, self._rule_time())
+        refusal = verdict.refusal
+        line.record.judged(now, line.plea.attempt, _digest(verdict), refusal.code if refusal else None)
+        return refusal
+
+
+def rule_time_from(start: datetime | None) -> Callable[[], datetime | None]:
+    """A clock that shows `start` now and goes on from there; always None without one."""
+    if start is None:
+        return lambda: None
+    ahead = start - datetime.now(UTC)
+    return lambda: datetime.now(UTC) + ahead
+
+
+def _digest(verdict: Verdict) -> str:
+    return hashlib.sha256(orjson.dumps(verdict.as_json(), option=orjson.OPT_SORT_KEYS)).hexdigest()

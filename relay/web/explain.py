@@ -1,0 +1,78 @@
+"""What the gate would say if a number were dialled now, rule by rule; nothing is dialled or stored.
+
+Knows Quart and where the gate gets its facts; weighs nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+from quart import Blueprint, jsonify
+from quart.typing import ResponseReturnValue
+from quart_schema import security_scheme, validate_request
+
+from relay.compliance import DialRequest, Purpose, Rulebook, Stage, weigh
+from relay.profiles import DEFAULT_AGENT, Profile
+from relay.store import Store
+from relay.store.list_csv import Number
+from relay.web.answers import error
+from relay.web.bearer import bearer_only
+
+NO_CALL = "none"  # in the verdict, where the name of the call would stand
+
+
+class CheckBody(BaseModel):
+    """What `POST /v1/check` takes: as much of a call as the gate looks at."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    to: Number
+    agent: str = DEFAULT_AGENT
+    purpose: Purpose | None = None
+
+
+def explain_routes(
+    store: Store,
+    rulebook: Rulebook,
+    api_token: str | None,
+    *,
+    profiles: Callable[[str], Profile | None],
+    from_number: str,
+    clock: Callable[[], datetime],
+    rule_time: Callable[[], datetime | None] = lambda: None,
+) -> Blueprint:
+    """`POST /v1/check`. `rule_time` stands for `clock` in the rules of date and hour, where it gives one."""
+    routes = bearer_only("explain", api_token)
+
+    @routes.post("/check")
+    @security_scheme([{"bearer": []}])
+    @validate_request(CheckBody)
+    async def explain(data: CheckBody) -> ResponseReturnValue:
+        """The verdict on a number, without a dial."""
+        profile = profiles(data.agent)
+        if profile is None:
+            return error(422, "unknown-agent", f"there is no agent called {data.agent[:64]}")
+        asked = DialRequest(
+            call_id=NO_CALL,
+            attempt=1,
+            to=data.to,
+            from_=from_number,
+            declared=Purpose(profile.purpose),
+            seller=profile.seller or profile.name,
+            asked=data.purpose,
+        )
+        now = clock()
+        facts = await store.facts(data.to, now)
+        verdict = weigh(Stage.DIAL, asked, facts, rulebook, now, rule_time())
+        refusal = verdict.refusal
+        return jsonify(
+            {
+                "allowed": refusal is None,
+                "refusal": refusal and {"code": refusal.code, "message": refusal.message},
+                "verdict": verdict.as_json(),
+            }
+        )
+
+    return routes

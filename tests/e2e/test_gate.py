@@ -1,0 +1,121 @@
+"""The gate in the way of real dials: hours, lists, opt-outs, and proof of it all."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import orjson
+import pytest
+import trio
+
+from relay.rehearsal import Performance
+from relay.simulator.ledger import Entry
+from tests.e2e.scenes import EXPLANATION, ending, quiet_stage, scene
+
+NIGHT = "2026-03-10T05:00:00Z"  # midnight in New York, earlier in the west
+TALK = {"turn": [{"say": "Yes?", "pause_seconds": 0.2}]}
+MONOLOGUE = {"commit_seconds": 0.3, "turn": [{"reply": EXPLANATION}]}
+CALLEE = "+12025550143"
+ORDER = {"to": CALLEE, "variables": {"business": "Lakeside"}}
+
+
+async def test_at_night_nothing_is_dialled_and_the_answer_names_the_rule(tmp_path: Path) -> None:
+    async with quiet_stage(tmp_path, RELAY_CLOCK=NIGHT) as stage:
+        performance = await stage.play(scene("night"))
+        assert performance.answer_status == 403
+        assert performance.answer["error"]["code"] == "outside-hours"
+        assert stage.carrier.calls == {}
+        (call,) = (await stage.http.get("/v1/calls")).json()["calls"]
+        assert call["ending"] == {"blame": "us", "reason": "not-permitted"}
+
+
+async def test_a_listed_number_is_not_dialled(tmp_path: Path) -> None:
+    async with quiet_stage(tmp_path) as stage:
+        listed = await stage.http.post("/v1/dnc", json={"number": CALLEE, "source": "letter"})
+        assert listed.is_success, listed.text
+        performance = await stage.play(scene("listed"))
+        assert (performance.answer_status, performance.answer["error"]["code"]) == (403, "dnc-listed")
+        assert stage.carrier.calls == {}
+
+
+@pytest.mark.parametrize(
+    ("event", "seconds", "carrier"),
+    [("ringing", 3.0, {"ring_seconds": 20}), ("input.audio", 6.0, {"ring_seconds": 0.1})],
+)
+async def test_a_number_listed_while_it_rings_or_talks_is_hung_up_in_time(
+    event: str, seconds: float, carrier: dict[str, float], tmp_path: Path
+) -> None:
+    moment, played = trio.Event(), list[Performance]()
+    scenario = scene("listed late", callee=TALK, agent=MONOLOGUE, carrier=carrier)
+
+    def is_it(entry: Entry) -> bool:
+        return entry.event == event or entry.fields.get("status") == event
+
+    async with quiet_stage(tmp_path) as stage, trio.open_nursery() as nursery:
+
+        async def play() -> None:
+            played.append(
+                await stage.play(scenario, on_entry=lambda entry: moment.set() if is_it(entry) else None)
+            )
+
+        nursery.start_soon(play)
+        await moment.wait()
+        listed_at = trio.current_time()
+        assert (await stage.http.post("/v1/dnc", json={"number": CALLEE, "source": "letter"})).is_success
+        with trio.fail_after(3 * seconds):
+            while not played:  # noqa: ASYNC110 - the ledger is no event
+                await trio.sleep(0.02)
+    over_at = next(
+        e.at for e in played[0].ledger.entries if e.fields.get("status") in ("completed", "canceled")
+    )
+    assert over_at - listed_at <= seconds
+    assert ending(played[0])[0] == "us"
+
+
+@pytest.mark.parametrize(
+    "turn", [{"say": "Please stop calling me.", "pause_seconds": 0.2}, {"press": "9", "pause_seconds": 0.2}]
+)
+async def test_an_opt_out_by_word_or_key_is_confirmed_recorded_and_ends_the_call(
+    turn: dict[str, object], tmp_path: Path
+) -> None:
+    async with quiet_stage(tmp_path) as stage:
+        performance = await stage.play(scene("opt-out", callee={"turn": [turn]}, agent=MONOLOGUE))
+        assert ending(performance) == ("callee", "opted-out")
+        assert performance.ledger.violations == []
+        again = await stage.http.post("/v1/calls", json=ORDER)
+        assert (again.status_code, again.json()["error"]["code"]) == (403, "dnc-listed")
+
+
+async def test_a_call_leaves_an_evidence_pack_with_every_rule_and_an_intact_chain(tmp_path: Path) -> None:
+    async with quiet_stage(tmp_path) as stage:
+        performance = await stage.play(scene("evidence"))
+        assert ending(performance) == ("nobody", "goodbye")
+        pack = await stage.http.get(f"/v1/calls/{performance.answer['id']}/evidence")
+    with tarfile.open(fileobj=io.BytesIO(pack.content)) as archive:
+        names = {Path(name).name for name in archive.getnames()}
+        verdicts = next(name for name in archive.getnames() if name.endswith("verdicts.json"))
+        content = archive.extractfile(verdicts)
+        assert content is not None
+        rules = [
+            finding["rule"] for verdict in orjson.loads(content.read()) for finding in verdict["findings"]
+        ]
+    assert {"record.json", "verdicts.json", "chain.json", "transcript.json"} <= names
+    assert len(rules) > 10
+
+
+async def test_records_lists_and_idempotency_keys_outlive_the_process(tmp_path: Path) -> None:
+    headers = {"Idempotency-Key": "one-intent"}
+    async with quiet_stage(tmp_path) as stage:
+        performance = await stage.play(scene("kept", callee={"turn": [{"hang_up": True}]}))
+        assert (await stage.http.post("/v1/dnc", json={"number": CALLEE, "source": "letter"})).is_success
+        assert (await stage.http.post("/v1/calls", json=ORDER, headers=headers)).status_code == 403
+    async with quiet_stage(tmp_path) as stage:
+        record = (await stage.http.get(f"/v1/calls/{performance.answer['id']}")).json()
+        assert record["ending"] == {"blame": "callee", "reason": "hung-up"}
+        again = await stage.http.post("/v1/calls", json=ORDER, headers=headers)
+        assert (again.status_code, again.json()["status"]) == (200, "ended")
+        other = await stage.http.post("/v1/calls", json={**ORDER, "record": True}, headers=headers)
+        assert (other.status_code, other.json()["error"]["code"]) == (409, "key-conflict")
+        assert (await stage.http.post("/v1/calls", json=ORDER)).status_code == 403

@@ -1,0 +1,106 @@
+"""The gate explains itself rule by rule, and asking changes nothing.
+
+Knows the gate through its findings alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from relay.compliance import load_rulebook
+from relay.profiles import Profile
+from relay.store import MemoryStore
+from relay.store.ledger import ListEntry, Listing
+from relay.web.explain import explain_routes
+from tests.web.api import BEARER, NOW, NUMBER, OTHER, TOKEN, ApiClient, client_of
+
+RULEBOOK = load_rulebook()
+NOON = datetime(2027, 3, 9, 17, 0, tzinfo=UTC)  # a Tuesday in the review period of the packaged rules
+NIGHT = NOON.replace(hour=8)  # three in the morning where the number may ring
+AGENT = Profile(
+    name="default",
+    purpose="informational",
+    disclosure="Hello, this is the automated assistant of Acme.",
+    system_prompt="Be brief.",
+)
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+def client_at(
+    store: MemoryStore, now: datetime, rule_time: Callable[[], datetime | None] = lambda: None
+) -> ApiClient:
+    routes = explain_routes(
+        store,
+        RULEBOOK,
+        TOKEN,
+        profiles={AGENT.name: AGENT}.get,
+        from_number=OTHER,
+        clock=lambda: now,
+        rule_time=rule_time,
+    )
+    return client_of(routes)
+
+
+async def explain(client: ApiClient, status: int = 200, **body: str) -> dict[str, Any]:
+    answer = await client.post("/v1/check", headers=BEARER, json={"to": NUMBER, **body})
+    assert answer.status_code == status
+    found: dict[str, Any] = await answer.get_json()
+    return found
+
+
+async def test_a_number_that_may_be_dialled_is_explained_with_every_rule(store: MemoryStore) -> None:
+    found = await explain(client_at(store, NOON))
+    assert (found["allowed"], found["refusal"]) == (True, None)
+    assert {rule.id for rule in RULEBOOK.rules} <= {each["rule"] for each in found["verdict"]["findings"]}
+
+
+async def test_the_refusal_that_speaks_is_the_one_a_dial_would_get(store: MemoryStore) -> None:
+    await store.suppress([ListEntry(NUMBER, Listing.ADDED, "letter", "ada", NOW)])
+    found = await explain(client_at(store, NOON))
+    assert found["allowed"] is False
+    assert found["refusal"]["code"] == "dnc-listed"
+
+
+async def test_a_stricter_purpose_brings_its_rules(store: MemoryStore) -> None:
+    found = await explain(client_at(store, NOON), purpose="telemarketing")
+    assert found["refusal"]["code"] == "consent-missing"
+
+
+async def test_the_clock_of_the_rules_counts_for_the_hours(store: MemoryStore) -> None:
+    assert (await explain(client_at(store, NIGHT)))["refusal"]["code"] == "outside-hours"
+    assert (await explain(client_at(store, NIGHT, lambda: NOON)))["allowed"] is True
+
+
+async def test_a_number_without_a_place_is_explained_too(store: MemoryStore) -> None:
+    found = await explain(client_at(store, NOON), to="+18005550143")
+    assert found["refusal"]["code"] == "number-kind"
+
+
+async def test_asking_leaves_no_trace(store: MemoryStore) -> None:
+    before = await store.export_subject(NUMBER)
+    await explain(client_at(store, NOON))
+    assert await store.export_subject(NUMBER) == before
+    assert await store.dials_since(NOW) == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [({"agent": "nobody"}, "unknown-agent"), ({"to": "202"}, "bad-value"), ({"purpose": "x"}, "bad-value")],
+)
+async def test_what_cannot_be_explained_is_refused(
+    store: MemoryStore, body: dict[str, str], code: str
+) -> None:
+    assert (await explain(client_at(store, NOON), 422, **body))["error"]["code"] == code
+
+
+async def test_only_who_has_the_token_may_ask(store: MemoryStore) -> None:
+    answer = await client_at(store, NOON).post("/v1/check", json={"to": NUMBER})
+    assert answer.status_code == 401
