@@ -93,12 +93,46 @@ coverage: $(VENV)/.dev ## the tests, and which branches they reach
 speech: $(VENV)/.speech ## render the scenarios' speech again (espeak-ng)
 	$(BIN)/python -m relay.simulator.speech
 
+.PHONY: clips
+clips: $(VENV)/.speech ## render the relay's own sentences again (espeak-ng)
+	$(BIN)/python scripts/clips.py
+
 .PHONY: lock
 lock: $(VENV)/.made ## choose and pin the newest packages that requirements/*.in allow
 	@$(PIP) install uv
 	UV=$(CURDIR)/$(BIN)/uv requirements/lock
 
+.PHONY: autobahn
+autobahn: $(VENV)/.relay ## the Autobahn suite against our leg; PYTHON27=/path/to/python2.7
+	$(BIN)/python scripts/autobahn.py $(PYTHON27)
+
 .PHONY: clean
 clean: ## remove what these targets made, not what the service wrote
 	rm -rf $(VENV) build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find relay tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What the peers need stands under $(PEERS), apart from the relay's own packages. Without Node, gcc or a network a
+# peer is left out, and the findings say so. NODE_RATIO: the highest that CI accepts, with slack for a noisy machine.
+PEERS := $(VENV)/peers
+NODE_RATIO := 2.0
+PYTHON_PEERS := $(PEERS)/fastapi/.made $(PEERS)/pipecat/.made
+
+$(PYTHON_PEERS): $(PEERS)/%/.made: $(VENV)/.dev bench/peers/%.txt
+	@rm -rf $(@D) && $(BIN)/python -m venv $(@D)
+	@$(@D)/bin/pip --quiet --disable-pip-version-check install --require-hashes -r bench/peers/$*.txt >&2
+	@touch $@
+
+$(PEERS)/node/.made: $(VENV)/.dev bench/peers/node/package.json
+	@mkdir -p $(@D) && cp bench/peers/node/package.json $(@D)
+	@cd $(@D) && npm install --ignore-scripts --no-package-lock --no-audit --no-fund --loglevel=error >&2
+	@touch $@
+
+.PHONY: bench
+bench: ## this relay beside its peers, into docs/performance.md; a quarter of an hour on a quiet machine
+	@$(MAKE) --no-print-directory --keep-going $(PYTHON_PEERS) $(PEERS)/node/.made >&2 || true
+	@$(BIN)/python -m bench.compare --tools $(PEERS) --write $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: ## this relay beside Node within a minute; one JSON object with node_ratio
+	@$(MAKE) --no-print-directory $(PEERS)/node/.made >&2 || true
+	@$(BIN)/python -m bench.compare --tools $(PEERS) --quick --at-most $(NODE_RATIO) $(ARGS)

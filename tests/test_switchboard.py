@@ -17,14 +17,31 @@ import trio.lowlevel
 import trio.testing
 from trio.testing import MockClock
 
+from relay.carrier import (
+    AlreadyEnded,
+    CarrierCall,
+    Dialled,
+    DialOrder,
+    HangUp,
+    HungUp,
+    NotHungUp,
+    Notice,
+    NotPermitted,
+    Permission,
+    Placed,
+    Refused,
+    Unavailable,
+    Uncertain,
+)
+from relay.compliance import Permit, load_rulebook
 from relay.dialogue import BargeIn
+from relay.gatekeeper import Gatekeeper
 from relay.legs import Leg
 from relay.line import Line
 from relay.outcomes import Blame, Ending, LegClosed, Reason, Refusal
 from relay.profiles import Overrides, Profile
-from relay.store import CallRecord, MemoryStore, Status
-from relay.store.ledger import Written
-from relay.store.records import StoreError
+from relay.store import CallRecord, MemoryStore, Spool, Status, StoreError, Written
+from relay.store.records import Progress
 from relay.switchboard import CallRequest, Document, House, Phase, Switchboard
 from relay.telemetry.capture import Captures
 from relay.wire.callbacks import (
@@ -34,20 +51,6 @@ from relay.wire.callbacks import (
     StatusCallback,
     StreamCallback,
     StreamEvent,
-)
-from relay.wire.carrier import (
-    AlreadyEnded,
-    CarrierCall,
-    Dialled,
-    DialOrder,
-    HangUp,
-    HungUp,
-    NotHungUp,
-    Notice,
-    Placed,
-    Refused,
-    Unavailable,
-    Uncertain,
 )
 from tests.far_ends import MemoryStream, join_agent_leg, join_phone_leg, memory_pair
 
@@ -60,6 +63,11 @@ PROFILE = Profile(
     disclosure="This is an automated call from the clinic.",
     system_prompt="Be kind.",
 )
+
+
+OFFICE_HOURS = datetime(2026, 3, 10, 18, tzinfo=UTC)
+RULEBOOK = load_rulebook()
+NOWHERE = Path("no-spool")  # nothing is spooled while the store answers
 
 
 class FakeCarrier:
@@ -76,8 +84,13 @@ class FakeCarrier:
         self.hung_up: list[tuple[str, float]] = []
         self.asked = 0
 
-    async def dial(self, order: DialOrder, *, on_dialing: Callable[[], None] = lambda: None) -> Dialled:
+    async def dial(
+        self, order: DialOrder, permission: Permission, *, on_dialing: Callable[[], None] = lambda: None
+    ) -> Dialled:
         await trio.sleep(self.queue_seconds)
+        permit = await permission()
+        if not isinstance(permit, Permit):
+            return NotPermitted(permit.refusal)
         on_dialing()
         await trio.lowlevel.checkpoint()
         self.dialled.append(order.call_id)
@@ -120,11 +133,11 @@ class CountingStore(MemoryStore):
             raise self.fails
         return await super().add(record)
 
-    async def save(self, record: CallRecord) -> Written:
-        self.saved.append(record.id)
+    async def write(self, progress: Progress) -> Written:
+        self.saved.append(progress.call_id)
         if self.fails:
             raise self.fails
-        return await super().save(record)
+        return await super().write(progress)
 
 
 class Desk:
@@ -139,8 +152,11 @@ class Desk:
         self.store = CountingStore()
         self.streams: list[MemoryStream] = []
         self.agent_fails: BaseException | None = None
+        clock = lambda: EPOCH + timedelta(seconds=trio.current_time())  # noqa: E731
         self.board = Switchboard(
             house=House(
+                node="node",
+                from_number="+12025550100",
                 public_url="https://relay.test",
                 max_call_seconds=600,
                 max_calls=max_calls,
@@ -153,9 +169,11 @@ class Desk:
             carrier=self.carrier,
             open_agent=self.open_agent,
             store=self.store,
+            spool=Spool(self.store, NOWHERE),
+            gatekeeper=Gatekeeper(self.store, RULEBOOK, clock=clock, rule_time=lambda: OFFICE_HOURS),
             profiles={"default": PROFILE}.get,
             tools={},
-            clock=lambda: EPOCH + timedelta(seconds=trio.current_time()),
+            clock=clock,
             probe=self.probe,
             captures=Captures(folder),
         )

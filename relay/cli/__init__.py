@@ -1,0 +1,164 @@
+"""The words that a person types.
+
+Knows how to say things on a terminal; every command is a few lines over something that does the work.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import trio
+from cyclopts import App, Parameter
+
+from relay import __version__
+from relay.cli.agents import agents
+from relay.cli.calls import Purpose, call, calls
+from relay.cli.dnc import dnc
+from relay.cli.terminal import DONE, FAILED, JSON, USAGE, CommandFailed, complain
+from relay.settings import ConfigurationError, load_settings
+
+app = App(name="relay", help="Telephone calls by an AI agent.", version=f"relay {__version__}")
+app.command(call)
+app.command(agents)
+app.command(calls)
+app.command(dnc)
+
+
+@app.command
+def serve() -> int:
+    """Serve webhooks, streams and the operator's API until a signal has drained every call."""
+    from relay import service
+    from relay.telemetry.logs import open_logs
+
+    settings = load_settings()
+    settings.require_serving()
+    status = DONE
+    try:
+        with open_logs(settings.log_format, settings.log_level, sys.stdout, secrets=settings.secrets()):
+            for warning in settings.warnings():
+                structlog.get_logger().warning("setting", warning=warning)
+            trio.run(service.serve, settings)
+    except* ConfigurationError as problems:
+        status = USAGE
+        for problem in problems.exceptions:
+            complain(f"configuration\n{problem}")
+    return status
+
+
+@app.command
+def demo(*, scenario: str = "appointment", json: JSON = False) -> int:
+    """Play one whole call on this machine alone, with an emulated carrier and agent.
+
+    Parameters
+    ----------
+    scenario
+        The name of a shipped scenario, or a TOML file of your own.
+    """
+    from relay.demo import run_demo
+    from relay.rehearsal import Unplayed
+    from relay.simulator.scenario import ScenarioError, read_scenario, shipped_scenario
+
+    try:
+        chosen = read_scenario(Path(scenario)) if scenario.endswith(".toml") else shipped_scenario(scenario)
+    except ScenarioError as problem:
+        complain(str(problem))
+        return USAGE
+    try:
+        return DONE if run_demo(chosen, Path("relay-data"), as_json=json) else FAILED
+    except (Unplayed, OSError) as problem:
+        complain(str(problem))
+        return FAILED
+
+
+@app.command
+def check(
+    *,
+    number: str | None = None,
+    agent: str | None = None,
+    purpose: Purpose | None = None,
+    json: JSON = False,
+) -> int:
+    """Say whether everything is ready to dial, and how to mend what is not; or whether one number may be.
+
+    Asks Twilio, AssemblyAI and, through PUBLIC_URL, a running `relay serve`. Nothing is dialled; one agent
+    session of a second or two is opened, which AssemblyAI bills. With --number only the service is asked.
+
+    Parameters
+    ----------
+    number
+        Explain, rule by rule, whether this number (E.164) may be dialled now.
+    agent
+        With --number: which agent would speak.
+    purpose
+        With --number: the agent's own, or a stricter one.
+    """
+    if number is not None:
+        from relay.cli.explain import explain
+
+        return explain(number, agent, purpose, as_json=json)
+    if agent or purpose:
+        complain("--agent and --purpose say nothing without --number")
+        return USAGE
+    from relay.check import run_check
+
+    return DONE if run_check(as_json=json) else FAILED
+
+
+@app.command
+def bench(
+    *,
+    calls: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (10, 50, 100, 200, 300, 400),
+    seconds: float = 5.0,
+    speech: bool = False,
+    tls: bool = False,
+    json: JSON = False,
+) -> int:
+    """Measure how many calls one core of this machine carries, and what each costs. Linux only.
+
+    Parameters
+    ----------
+    calls
+        At how many calls to measure; stops early where the core is full.
+    seconds
+        How long to measure at each.
+    speech
+        An agent that talks half of the time, instead of one that echoes every frame.
+    tls
+        Reach the agent over TLS.
+    """
+    from relay.bench.capacity import run_bench
+    from relay.bench.rig import Unmeasured
+
+    try:
+        sound = run_bench(
+            steps=sorted(calls), seconds=seconds, mode="speech" if speech else "echo", tls=tls, as_json=json
+        )
+    except Unmeasured as problem:
+        complain(str(problem))
+        return FAILED
+    return DONE if sound else FAILED
+
+
+def run(words: Sequence[str] | None = None) -> int:
+    """Run one command, of these words or of those typed.
+
+    0 done, 1 failed or refused, 2 usage or configuration.
+    """
+    try:
+        status = app(words, result_action="return_value")
+    except CommandFailed as problem:
+        complain(str(problem))
+        return FAILED
+    except ConfigurationError as problem:
+        complain(f"configuration\n{problem}")
+        return USAGE
+    return status if isinstance(status, int) else DONE
+
+
+def main() -> None:
+    """Run the command that was typed."""
+    sys.exit(run())

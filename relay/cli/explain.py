@@ -1,0 +1,39 @@
+"""`relay check --number`: the gate's verdict on one number, rule by rule.
+
+Knows the answer of the operator's API, and no rule.
+"""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from relay.cli.client import ask
+from relay.cli.terminal import DONE, FAILED, complain, print_json
+
+_STYLES = {"pass": "green", "refuse": "red", "overridden": "yellow", "not-applicable": "dim"}
+
+
+def explain(number: str, agent: str | None, purpose: str | None, *, as_json: bool) -> int:
+    """Print what was weighed; the refusal that speaks goes to stderr."""
+    asked = {"to": number, "agent": agent, "purpose": purpose}
+    found = ask("POST", "/v1/check", json={name: value for name, value in asked.items() if value is not None})
+    if as_json:
+        print_json(found)
+    else:
+        Console().print(_table(found["verdict"]["findings"]))
+    if found["allowed"]:
+        return DONE
+    complain(f"{found['refusal']['code']}: {found['refusal']['message']}")
+    return FAILED
+
+
+def _table(findings: list[dict[str, str]]) -> Table:
+    table = Table("rule", "outcome", "why", "source")
+    for finding in findings:
+        why = finding["explanation"]
+        if "decided_by" in finding:
+            why += f" Set aside by {finding['decided_by']} on {finding['decided_on']}: {finding['reason']}"
+        outcome = finding["outcome"]
+        table.add_row(finding["rule"], outcome, why, finding["source"], style=_STYLES.get(outcome))
+    return table

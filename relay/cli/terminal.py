@@ -1,0 +1,30 @@
+"""What all commands have in common: exit statuses, and how things are said on a terminal.
+
+Knows no command and no service.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import orjson
+from cyclopts import Parameter
+
+DONE, FAILED, USAGE = 0, 1, 2
+
+JSON = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON for scripts.")]
+
+
+class CommandFailed(Exception):
+    """The thing asked for failed or was refused; the text says why, to a person."""
+
+
+def print_json(value: Any) -> None:
+    """For scripts, on stdout."""
+    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+def complain(text: str) -> None:
+    """Why a command did not do what was asked, on stderr."""
+    sys.stderr.write(f"relay: {text}\n")
