@@ -41,6 +41,7 @@ from relay.carrier import (
 )
 from relay.compliance import Permit
 from relay.outcomes import Refusal, WireError
+from relay.pace import Pace
 from relay.wire.callbacks import AnsweredBy, CarrierStatus, read_sid
 from relay.wire.carrier_errors import explain
 
@@ -211,24 +212,6 @@ class Dialer:
         if owned is not CallerId.UNKNOWN:
             return owned
         return await _ask(self._client.outgoing_caller_ids.list_async(**mine), _read_verified)
-
-
-class Pace:
-    """At most so many turns a second, first come first served.
-
-    Those who wait are the tasks of calls that were admitted, so their number bounds the queue.
-    """
-
-    def __init__(self, turns_per_second: float) -> None:
-        self._interval_seconds = 1 / turns_per_second
-        self._next_turn_at = -math.inf
-        self._line = trio.StrictFIFOLock()
-
-    async def wait_turn(self) -> None:
-        """Return when it is our turn; who is cancelled while waiting takes nobody's."""
-        async with self._line:
-            await trio.sleep_until(self._next_turn_at)
-            self._next_turn_at = trio.current_time() + self._interval_seconds
 
 
 class _NotSent(Exception):

@@ -9,7 +9,7 @@ import os
 import random
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -62,11 +62,17 @@ class Stage:
     """A running service between a carrier and an agent. Scenarios may be played side by side."""
 
     def __init__(
-        self, carrier: Carrier, http: httpx.AsyncClient, cast: _Cast, process: trio.Process | None
+        self,
+        carrier: Carrier,
+        http: httpx.AsyncClient,
+        cast: _Cast,
+        process: trio.Process | None,
+        add_node: Callable[[int], Awaitable[trio.Process]],
     ) -> None:
         self.carrier = carrier
         self.http = http  # with the operator's token
         self.process = process  # of the service, where it has one of its own
+        self.add_node = add_node  # one more `relay serve` with the same settings, on a port of its own
         self._cast = cast
 
     async def play(
@@ -154,8 +160,8 @@ async def open_stage(
     cast = _Cast()
     voices = Voices(synthesise=synthesise)
     rng = random.Random(seed)
-    port = _free_port()
-    public_url = f"http://127.0.0.1:{port}"
+    port = free_port()
+    public_url = settings.get("PUBLIC_URL", f"http://127.0.0.1:{port}")
     async with (
         open_loopback_customer(public_url, public_url) as customer,
         open_carrier(
@@ -180,14 +186,20 @@ async def open_stage(
         agent_port = await nursery.start(serve_agent, emulator)
         api_url = await nursery.start(serve_carrier, carrier)
         environment = _environment(port, api_url, agent_port, data_dir) | settings
-        process = await _start(nursery, environment, data_dir) if own_process else None
+
+        async def add_node(port: int) -> trio.Process:
+            bound = {**environment, "RELAY_BIND": f"127.0.0.1:{port}"}
+            return await _start(nursery, bound, data_dir)
+
+        first_port = int(environment["RELAY_BIND"].rpartition(":")[2])
+        process = await add_node(first_port) if own_process else None
         if process is None:
             await nursery.start(service.serve, load_settings(environment))
         headers = {"Authorization": f"Bearer {API_TOKEN}"}
         async with httpx.AsyncClient(
             base_url=public_url, headers=headers, timeout=30, trust_env=False
         ) as http:
-            yield Stage(carrier, http, cast, process)
+            yield Stage(carrier, http, cast, process, add_node)
         nursery.cancel_scope.cancel()
 
 
@@ -214,7 +226,7 @@ def _environment(port: int, api_url: str, agent_port: int, data_dir: Path) -> di
 async def _start(nursery: trio.Nursery, environment: Mapping[str, str], data_dir: Path) -> trio.Process:
     """`relay serve`, once it answers. Raises Unplayed when it does not come up."""
     command = [sys.executable, "-m", "relay", "serve"]
-    log = (data_dir / "relay.log").open("wb")
+    log = (data_dir / "relay.log").open("ab")
     run = partial(
         trio.run_process,
         command,
@@ -230,7 +242,9 @@ async def _start(nursery: trio.Nursery, environment: Mapping[str, str], data_dir
         async with httpx.AsyncClient(trust_env=False) as http:
             while process.returncode is None:
                 try:
-                    if (await http.get(environment["PUBLIC_URL"] + "/livez")).status_code == httpx.codes.OK:
+                    if (
+                        await http.get(f"http://{environment['RELAY_BIND']}/livez")
+                    ).status_code == httpx.codes.OK:
                         return process
                 except httpx.TransportError:
                     await trio.sleep(POLL_SECONDS)
@@ -243,7 +257,8 @@ def _inherited() -> dict[str, str]:
     return {"PATH": os.defpath, "PYTHONPATH": package, "PYTHONUNBUFFERED": "1"}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A loopback port that nobody listens on just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -33,6 +33,7 @@ from relay.reconciler import Reconciler
 from relay.settings import ConfigurationError, Settings
 from relay.store import StoreError, open_spool
 from relay.store.sql import SqlStore, open_store
+from relay.store.subject_key import load_subject_key
 from relay.switchboard import House, Switchboard
 from relay.telemetry.capture import Captures
 from relay.tools.builtin import Appointments, builtin_tools
@@ -173,14 +174,10 @@ async def _open_ledger(settings: Settings) -> AsyncIterator[SqlStore]:
 
 
 def _subject_key(settings: Settings) -> bytes:
-    """The key of the hashes of numbers; made once where none is set: losing it orphans what was erased."""
+    """The key of the hashes of numbers; made once where none is set."""
     if settings.subject_key is not None:
         return settings.subject_key.get_secret_value().encode()
-    path = settings.data_dir / "subject.key"
-    if not path.exists():
-        path.touch(mode=0o600)
-        path.write_bytes(secrets.token_bytes(32))
-    return path.read_bytes()
+    return load_subject_key(settings.data_dir)
 
 
 def _rulebook(settings: Settings) -> Rulebook:

@@ -23,15 +23,7 @@ Routes = Blueprint
 
 
 def create_app(*blueprints: Routes) -> QuartTrio:
-    """The ASGI application of these routes."""
-    app = bare_app()
-    for blueprint in blueprints:
-        app.register_blueprint(blueprint)
-    return app
-
-
-def bare_app() -> QuartTrio:
-    """An application without routes: its limits, its description, and how it says no."""
+    """The ASGI application of these routes: its limits, its description, and how it says no."""
     app = QuartTrio("relay")
     app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES
     app.config["BODY_TIMEOUT"] = 10  # seconds; a slow body is no webhook
@@ -44,6 +36,9 @@ def bare_app() -> QuartTrio:
         redoc_ui_path=None,
         scalar_ui_path=None,
     )
+
+    for blueprint in blueprints:
+        app.register_blueprint(blueprint)
 
     @app.errorhandler(RequestSchemaValidationError)
     async def bad_value(problem: RequestSchemaValidationError) -> ResponseReturnValue:
