@@ -12,8 +12,8 @@ import msgspec
 from relay.outcomes import Ending
 
 Role: TypeAlias = Literal["agent", "callee"]
-OptOutWay: TypeAlias = Literal["key", "words", "list"]
-"""How it came: by a key, in plain words, or because the number was put on the list during the call."""
+OptOutWay: TypeAlias = Literal["key", "words", "tool", "list"]
+"""How it came: by a key, in plain words, understood by the agent, or as an entry on the list meanwhile."""
 
 
 class ForwardToAgent(msgspec.Struct, frozen=True, gc=False):

@@ -143,7 +143,14 @@ class Call:
         """
         with trio.CancelScope(deadline=self._cap_at + HARD_GRACE_SECONDS):
             try:
-                await self._bridge()
+                try:
+                    await self._bridge()
+                except* (
+                    Exception
+                ) as bugs:  # the far ends are owed a goodbye even so: a bare close is billed on
+                    self.end(Ending(Blame.US, Reason.CRASHED, type(bugs.exceptions[0]).__name__))
+                    await self._take_leave(self.ending or _OVERDUE)  # noqa: ASYNC120 - cancelled past the cap
+                    raise
                 await self._take_leave(self.ending or _OVERDUE)
             finally:
                 # Side by side: each one closes, even where we are cancelled.
@@ -175,7 +182,7 @@ class Call:
                 await leg.send_last(agent_wire.session_end())
             if self._dialogue.said_goodbye and ending.blame is not Blame.AGENT:
                 with trio.move_on_after(SESSION_ENDED_SECONDS):
-                    while not isinstance(_read_or_none(await leg.receive()), agent_wire.SessionEnded):
+                    while b'"session.ended"' not in await leg.receive():
                         pass
         except LegClosed:
             pass
@@ -313,6 +320,8 @@ class Call:
                 self._phone.send(phone_wire.mark(self._stream_sid, name))
             case RunTool():
                 self._tool_calls.send_nowait(action)
+                if self._tools.opts_out(action.name):  # not after its run: the callee may hang up meanwhile
+                    self._perform(self._dialogue.opt_out("tool", trio.current_time()))
             case SendToolResult(call_id, result, is_error):
                 self._to_agent(agent_wire.tool_result(call_id, result, is_error=is_error))
             case CreateReply(instructions):
@@ -386,10 +395,3 @@ class Call:
 
 
 _OVERDUE = Ending(Blame.US, Reason.TIME_LIMIT, "overdue")
-
-
-def _read_or_none(text: bytes) -> agent_wire.AgentMessage | None:
-    try:
-        return agent_wire.decode(text)
-    except WireError:
-        return None

@@ -34,7 +34,7 @@ UNKNOWN_SECONDS = 300.0  # an ambiguous create is waited for so long: a queued c
 ANSWER_SECONDS = 5.0  # an order that is under way when its call ends: the answer says whom to hang up on
 HANG_UP_SECONDS = 6.0  # the dialer's own bound is 5
 SPOKEN_FAREWELL_SECONDS = 10.0  # for the document after <Connect> to be spoken, then we hang up ourselves
-SAVE_SECONDS = 5.0
+SAVE_SECONDS = 7.0  # longer than one operation of the ledger may take: then the spool still gets its turn
 NOTICES_SECONDS = 3.0
 
 log = structlog.get_logger()
@@ -108,6 +108,7 @@ class Course:
         def dialing() -> None:
             if line.ending is not None:
                 order.cancel()  # ended while it waited: cancelled here, nothing is sent
+                return
             line.record.raise_status(Status.DIALING)
             line.noted("dialing", {})
 
@@ -183,7 +184,7 @@ class Course:
             return
         with trio.move_on_after(HANG_UP_SECONDS):
             outcome = await self._carrier.hang_up(line.record.sid)
-            line.told_to_hang_up = True
+            line.told_to_hang_up = not isinstance(outcome, NotHungUp)
             line.noted("hung up", {"outcome": type(outcome).__name__})
             if isinstance(outcome, NotHungUp):
                 log.error("hang-up failed", detail=outcome.detail)

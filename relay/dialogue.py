@@ -169,7 +169,7 @@ class Dialogue:
             case Purpose.OPENING:
                 self._stage = _Stage.OPEN
                 self._stage_until = math.inf
-                return (Note(OPENING_HEARD),)
+                return (Note(OPENING_HEARD, {"mark": name}),)
             case Purpose.GOODBYE:
                 return self._goodbye.heard()
             case Purpose.OPTED_OUT:

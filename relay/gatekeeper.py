@@ -16,11 +16,14 @@ import structlog
 from relay.compliance import Facts, Permit, Refused, Rulebook, Stage, Verdict, check, weigh
 from relay.line import Line
 from relay.outcomes import Refusal
-from relay.store import Store, StoreError
+from relay.store import LEASE_SECONDS, Store, StoreError
 
 # With the ledger down, a call that was permitted so shortly ago is connected all the same when it is
 # answered: somebody is on the phone. A call that rang for longer, or was queued by the carrier, is not.
 FRESH_SECONDS = 90.0
+
+SPENDING = timedelta(hours=1)  # the period of the spend cap
+CALLS_PER_HOUR = 1000
 
 log = structlog.get_logger()
 
@@ -29,6 +32,7 @@ class Gatekeeper:
     """The gate with its facts, its rules and its two clocks.
 
     `rule_time` feeds the rules of date and hour and nothing else (RELAY_CLOCK); None: the real time.
+    `calls_per_hour` bounds what a program that runs wild, or a stolen token, can spend.
     """
 
     def __init__(
@@ -38,40 +42,64 @@ class Gatekeeper:
         *,
         clock: Callable[[], datetime],
         rule_time: Callable[[], datetime | None] = lambda: None,
+        calls_per_hour: int = CALLS_PER_HOUR,
     ) -> None:
         self._store = store
         self._rulebook = rulebook
         self._clock = clock
         self._rule_time = rule_time
+        self._calls_per_hour = calls_per_hour
+
+    async def spent(self) -> Refusal | None:
+        """Why no dial may be paid for now. Nodes that ask in the same moment may pass the cap by one each."""
+        if await self._store.dials_since(self._clock() - SPENDING) < self._calls_per_hour:
+            return None
+        return Refusal(
+            "spend-cap", f"{self._calls_per_hour} dials in an hour (RELAY_CALLS_PER_HOUR); try again later"
+        )
 
     async def permit(self, line: Line) -> Permit | Refused:
         """Leave for the next attempt of this call, or why not; the verdict is stored either way."""
-        request = line.next_plea()
+        request, record = line.next_plea(), line.record
 
         def judge(facts: Facts) -> Permit | Refused:
             return check(request, facts, self._rulebook, self._clock(), self._rule_time())
 
+        def unheard(refusal: Refusal) -> Refused:
+            unknown = judge(Facts(request.to))
+            assert isinstance(unknown, Refused)
+            return replace(unknown, refusal=refusal)
+
         try:
+            # We may have been stopped for so long that another node has ended this call for us.
+            fence = await self._store.claim(record.id, record.owner or "", LEASE_SECONDS)
+            if fence is None:
+                return unheard(Refusal("not-ours", "another node has ended this call, or has it by now"))
+            record.fence = fence
+            if overspent := await self.spent():
+                return unheard(overspent)
             answer = await self._store.permit(request, judge)
         except StoreError as problem:
             log.warning("gate has no facts", detail=str(problem))
-            unknown = judge(Facts(request.to))
-            assert isinstance(unknown, Refused)
-            return replace(unknown, refusal=Refusal("no-store", f"the ledger cannot be asked: {problem}"))
+            return unheard(Refusal("no-store", f"the ledger cannot be asked: {problem}"))
         refusal = answer.refusal if isinstance(answer, Refused) else None
         code = refusal.code if refusal else None
-        line.record.judged(self._clock(), request.attempt, _digest(answer.verdict), code)
+        record.judged(self._clock(), request.attempt, _digest(answer.verdict), code)
         return answer
 
     async def recheck(self, line: Line) -> Refusal | None:
-        """Whether the call that was permitted may still be connected: it may have rung for long."""
+        """Whether the call that was permitted may still be connected: it may have rung for long.
+
+        A call that goes on after its node died began in time: only what the callee may have done counts.
+        """
         now = self._clock()
         try:
             facts = await self._store.facts(line.record.to, now, besides=line.record.id)
         except StoreError:
             is_fresh = now - line.record.started_at < timedelta(seconds=FRESH_SECONDS)
             return None if is_fresh else Refusal("no-store", "the ledger cannot be asked")
-        verdict = weigh(Stage.ANSWERED, line.plea, facts, self._rulebook, now, self._rule_time())
+        stage = Stage.LIVE if line.is_resumed else Stage.ANSWERED
+        verdict = weigh(stage, line.plea, facts, self._rulebook, now, self._rule_time())
         refusal = verdict.refusal
         line.record.judged(now, line.plea.attempt, _digest(verdict), refusal.code if refusal else None)
         return refusal

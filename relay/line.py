@@ -27,7 +27,7 @@ from relay.wire.callbacks import CarrierStatus
 RING_GRACE_SECONDS = 60.0  # past the ringing time: Twilio may queue a call, and callbacks may be late
 STREAM_SECONDS = 15.0  # from the answer to the stream's start; Twilio's own webhook budget is 15 s
 
-_TERMINAL = {
+UNCONNECTED = {  # what the carrier says of a call that never came about
     CarrierStatus.BUSY: Ending(Blame.CALLEE, Reason.BUSY),
     CarrierStatus.NO_ANSWER: Ending(Blame.CALLEE, Reason.NO_ANSWER),
     CarrierStatus.FAILED: Ending(Blame.CARRIER, Reason.FAILED),
@@ -69,9 +69,8 @@ class Line:
         self.refusal: str | None = None  # the carrier's no, with its remedy
         self.forbidden: Refusal | None = None  # the gate's no
         self.is_resumed = False  # from a node that died
-        self.yielded = (
-            False  # another node owns the call by now: no word of ours reaches the carrier or the ledger
-        )
+        # Another node owns the call by now: no word of ours reaches the carrier or the ledger.
+        self.yielded = False
         self.confirmed = trio.Event()  # the carrier says that the call is over
         self.told_to_hang_up = False
         self.document_fetched = False
@@ -92,9 +91,10 @@ class Line:
         return self.plea
 
     def forbid(self, refusal: Refusal) -> None:
-        """The gate said no."""
-        self.forbidden = refusal
-        self.end(Ending(Blame.US, Reason.NOT_PERMITTED, refusal.code))
+        """The gate said no, before anything else has ended the call."""
+        if self.ending is None:
+            self.forbidden = refusal
+            self.end(Ending(Blame.US, Reason.NOT_PERMITTED, refusal.code))
 
     def give_way(self) -> None:
         """Another node has the call: close what is open, and say nothing to anybody."""
@@ -104,7 +104,7 @@ class Line:
     # ---- another node's call ---------------------------------------------------------------------
 
     def resume(self) -> None:
-        """Go on with a call whose node has died: it was answered long ago, and its cap still counts from then."""
+        """Go on with a call whose node has died: it was answered long ago, and its cap counts from then."""
         self.is_resumed = True
         answered_at = self.record.answered_at or self._clock()
         self.record.answered_at = answered_at
@@ -139,7 +139,7 @@ class Line:
     def stop(self) -> None:
         """The number was listed: while live the person is told so, before that the call just ends."""
         if self.call is None:
-            self.end(Ending(Blame.US, Reason.NOT_PERMITTED, "listed"))
+            self.forbid(Refusal("dnc-listed", "the number was listed or revoked its consent just now"))
         else:
             self.call.opt_out()
 
@@ -184,8 +184,8 @@ class Line:
             self.record.raise_status(_LIVE[status])
 
     def _terminal(self, status: CarrierStatus) -> Ending:
-        if status in _TERMINAL:
-            return _TERMINAL[status]
+        if status in UNCONNECTED:
+            return UNCONNECTED[status]
         if self.call is None and not self.document_fetched:
             return Ending(
                 Blame.CARRIER, Reason.NO_STREAM, "the call was over before its document was fetched"

@@ -5,11 +5,14 @@ Knows no HTTP, no store and no other call; nothing is sent and nobody is waited 
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+import orjson
 
 from relay.carrier import DialOrder, MachineDetection
 from relay.compliance import DialRequest, Purpose
@@ -21,6 +24,8 @@ from relay.store import CallRecord
 from relay.terms import Terms
 from relay.tools import Tool, Toolbox
 from relay.wire import twiml
+
+SCRIPT = "script"  # the note of what the agent is given, by its digests; one for each stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +119,8 @@ class Office:
             return session
         heard = any(event["event"] == OPENING_HEARD for event in record.events)
         said = [(line.role, line.text) for line in record.transcript]
-        return self._line(record, profile, resume(session, said, heard=heard), toolbox, None, heard=heard)
+        session = resume(session, said, heard=heard)
+        return self._line(record, profile, session, toolbox, Purpose(record.purpose), heard=heard)
 
     def _line(
         self,
@@ -143,7 +149,9 @@ class Office:
             seller=profile.seller or profile.name,
             asked=asked,
         )
-        return Line(record, self._order(record), plea, terms, toolbox, self._clock)
+        line = Line(record, self._order(record), plea, terms, toolbox, self._clock)
+        line.noted(SCRIPT, _script(profile, session))
+        return line
 
     def _order(self, record: CallRecord) -> DialOrder:
         here = self._house.public_url
@@ -160,3 +168,19 @@ class Office:
             machine_detection=detection,
             amd_callback=twiml.amd_url(here, record.id) if detection != "off" else None,
         )
+
+
+def _script(profile: Profile, session: Mapping[str, Any]) -> dict[str, str]:
+    """Digests that prove which agent this was, what it was told, and the opening that it has to speak."""
+    script = {"profile": _digest(_canonical(profile.model_dump())), "session": _digest(_canonical(session))}
+    if "greeting" in session:  # none on a later stream once it was heard
+        script["opening"] = _digest(session["greeting"].encode())
+    return script
+
+
+def _canonical(content: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -23,14 +23,19 @@ class Probe:
         self._url = twiml.status_url(public_url, "probe")
         self._auth_token = auth_token
         self._reached = False
+        self._problem: str | None = None
+        self._asked = 0  # answers so far
         self._asking = trio.Lock()
 
     async def __call__(self) -> Refusal | None:
-        """None when a signed webhook came through; else what is wrong."""
+        """None when a signed webhook came through; who waits meanwhile shares the answer."""
+        asked = self._asked
         async with self._asking:
-            problem = None if self._reached else await self._ask()
-            self._reached = problem is None
-        return None if problem is None else Refusal("public-url", problem)
+            if not self._reached and asked == self._asked:
+                self._problem = await self._ask()
+                self._reached = self._problem is None
+                self._asked += 1
+        return None if self._reached or self._problem is None else Refusal("public-url", self._problem)
 
     async def _ask(self) -> str | None:
         headers = {"X-Twilio-Signature": signature.sign(self._auth_token, self._url, list(_FORM.items()))}

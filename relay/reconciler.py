@@ -6,21 +6,24 @@ Knows no HTTP and no session; looks only at calls of our ledger: what else the c
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 import trio
 
 from relay.carrier import AlreadyEnded, Carrier, CarrierCall, HungUp
+from relay.course import UNKNOWN_SECONDS
+from relay.line import UNCONNECTED, Line
 from relay.outcomes import Blame, Ending, Reason
-from relay.store import LEASE_SECONDS, CallRecord, Spool, Status, Store, StoreError
+from relay.store import LEASE_SECONDS, CallRecord, Retention, Spool, Status, Store, StoreError, Written
 from relay.switchboard import Switchboard
 
 WISH_SECONDS = 0.5  # between two looks at what other nodes wish of our calls
 SAVE_SECONDS = 1.0  # between two writings of what live calls have said
 RENEW_SECONDS = LEASE_SECONDS / 3  # two renewals may fail before a lease runs out
 RECONCILE_SECONDS = 30.0
-ORPHANS_AT_ONCE = 20  # the rest is for the next round, or for another node
+PURGE_SECONDS = 3600.0  # the periods are days
+ORPHANS_AT_ONCE = 20  # claimed in one transaction; other nodes claim the next ones meanwhile
 
 log = structlog.get_logger()
 
@@ -36,6 +39,7 @@ class Reconciler:
         spool: Spool,
         carrier: Carrier,
         clock: Callable[[], datetime],
+        retention: Retention,
     ) -> None:
         self._node = node
         self._switchboard = switchboard
@@ -43,14 +47,30 @@ class Reconciler:
         self._spool = spool
         self._carrier = carrier
         self._clock = clock
+        self._retention = retention
+        self._leases_count_from = 0.0  # on trio's clock
 
     async def run(self) -> None:
         """Until cancelled; a ledger that is down is tried again, and calls go on meanwhile."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_every, WISH_SECONDS, self.grant_wishes, name="wishes")
-            nursery.start_soon(_every, SAVE_SECONDS, self.save_live, name="live diaries")
-            nursery.start_soon(_every, RENEW_SECONDS, self.renew, name="leases")
-            nursery.start_soon(_every, RECONCILE_SECONDS, self.reconcile, name="orphans")
+            nursery.start_soon(self._every, WISH_SECONDS, self.grant_wishes, name="wishes")
+            nursery.start_soon(self._every, SAVE_SECONDS, self.save_live, name="live diaries")
+            nursery.start_soon(self._every, RENEW_SECONDS, self.renew, name="leases")
+            nursery.start_soon(self._every, RECONCILE_SECONDS, self.reconcile, name="orphans")
+            nursery.start_soon(self._every, PURGE_SECONDS, self.purge, name="retention")
+
+    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        """One of the five borders: a bug in a round of one task stops neither it nor the service."""
+        while True:
+            await trio.sleep(seconds)
+            try:
+                await work()
+            except StoreError as problem:
+                log.warning("ledger not in reach", task=work.__name__, detail=str(problem))
+                self._spool.doubt(problem)
+                self._let_others_renew()
+            except Exception:
+                log.exception("round failed", task=work.__name__)
 
     async def grant_wishes(self) -> None:
         """Do what other nodes, or the operator through them, wish of our calls."""
@@ -62,50 +82,79 @@ class Reconciler:
         """Write what live calls have said since: a crash loses a second of it."""
         for line in self._switchboard.lines:
             record = line.record
-            if record.status is not Status.ENDED and record.kept < len(record.entries) and not line.yielded:
-                await self._spool.save(record)
+            is_news = record.status is not Status.ENDED and record.kept < len(record.entries)
+            if is_news and not line.yielded and await self._spool.save(record) is Written.STALE:
+                self._lost(line)
 
     async def renew(self) -> None:
         """Hold our calls; what another node has taken is given up without a word to the carrier."""
-        lines = self._switchboard.lines
+        lines = [line for line in self._switchboard.lines if line.record.kept]  # the ledger knows of them
         if not lines:
             return
         fences = await self._store.renew(self._node, LEASE_SECONDS)
         for line in lines:
             if line.record.status is not Status.ENDED and fences.get(line.record.id) != line.record.fence:
-                log.warning("call lost to another node", call_id=line.record.id)
-                line.give_way()
+                self._lost(line)
+
+    def _lost(self, line: Line) -> None:
+        log.warning("call lost to another node", call_id=line.record.id)
+        line.give_way()
 
     async def reconcile(self) -> None:
-        """End the calls that nobody holds any more, and hang up what the carrier still has of them."""
-        for record in await self._store.orphans(self._node, LEASE_SECONDS, ORPHANS_AT_ONCE):
-            if self._switchboard.line(record.id) is None:
-                await self._settle(record)
+        """End the calls that nobody holds any more, and hang up what the carrier still has of them.
+
+        After an outage of the ledger all nodes have the time to renew, and we to write what was spooled.
+        """
+        if self._spool.problem is not None:
+            self._let_others_renew()
+        if trio.current_time() < self._leases_count_from:
+            return
+        orphans: list[CallRecord] | None = None
+        while orphans is None or len(orphans) == ORPHANS_AT_ONCE:
+            orphans = await self._store.orphans(self._node, LEASE_SECONDS, ORPHANS_AT_ONCE)
+            for record in orphans:
+                if line := self._switchboard.line(record.id):
+                    line.record.fence = record.fence  # ours all along, only not renewed in time
+                else:
+                    await self._settle(record)
+
+    async def purge(self) -> None:
+        """Forget what is past its period, some calls at a time: what live calls write goes in between."""
+        while True:
+            gone = await self._store.purge(self._retention, self._clock())
+            if not gone.transcripts and not gone.evidence:
+                return
+            log.info("records purged", transcripts=gone.transcripts, evidence=gone.evidence)
+
+    def _let_others_renew(self) -> None:
+        """The ledger may come back just before the next round: that one is left out too."""
+        self._leases_count_from = trio.current_time() + RECONCILE_SECONDS + RENEW_SECONDS
 
     async def _settle(self, record: CallRecord) -> None:
-        ending = Ending(Blame.CARRIER, Reason.NOT_PLACED)
+        """Give an orphan its final record; where that cannot be done yet, the next round tries again."""
+        now = self._clock()
         if record.sid is not None:
-            found = await self._carrier.status_of(record.sid)
-            if isinstance(found, CarrierCall) and found.status.is_terminal:
-                ending = Ending(Blame.US, Reason.CUT, f"its node died; the carrier says {found.status.value}")
-            elif isinstance(await self._carrier.hang_up(record.sid), HungUp | AlreadyEnded):
-                ending = Ending(Blame.US, Reason.CUT, "its node died; hung up by another one")
-            else:
-                return  # still held by our lease: the next round tries again
-        record.owner = self._node
-        record.note(self._clock(), "reconciled")
-        record.ending, record.ended_at = ending, self._clock()
+            ending = await self._ask_carrier(record, record.sid)
+        elif now - record.entries[-1].at >= timedelta(seconds=UNKNOWN_SECONDS):
+            ending = Ending(Blame.CARRIER, Reason.NOT_PLACED)
+        else:
+            ending = None  # it may have been placed: a signed request will tell us its SID
+        if ending is None:
+            return
+        record.note(now, "reconciled")
+        record.ending, record.ended_at = ending, now
         record.raise_status(Status.ENDED)
-        await self._spool.save(record)
-        log.info(
-            "call ended", call_id=record.id, **ending.as_json(), duration_seconds=record.duration_seconds
-        )
+        if await self._spool.save(record) in (Written.KEPT, Written.SPOOLED):
+            log.info(
+                "call ended", call_id=record.id, **ending.as_json(), duration_seconds=record.duration_seconds
+            )
 
-
-async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        await trio.sleep(seconds)
-        try:
-            await work()
-        except StoreError as problem:
-            log.warning("ledger not in reach", task=work.__name__, detail=str(problem))
+    async def _ask_carrier(self, record: CallRecord, sid: str) -> Ending | None:
+        found = await self._carrier.status_of(sid)
+        if isinstance(found, CarrierCall) and found.status.is_terminal:
+            await self._spool.confirm(record.id, self._clock())
+            cut = Ending(Blame.US, Reason.CUT, f"its node died; the carrier says {found.status.value}")
+            return UNCONNECTED.get(found.status, cut)
+        if isinstance(await self._carrier.hang_up(sid), HungUp | AlreadyEnded):
+            return Ending(Blame.US, Reason.CUT, "its node died; hung up by another one")
+        return None

@@ -31,7 +31,7 @@ from relay.probe import Probe
 from relay.profiles import Overrides, Profile, ProfileError, TurnDetection, read_profile
 from relay.reconciler import Reconciler
 from relay.settings import ConfigurationError, Settings
-from relay.store import StoreError, open_spool
+from relay.store import Retention, StoreError, open_spool
 from relay.store.sql import SqlStore, open_store
 from relay.store.subject_key import load_subject_key
 from relay.switchboard import House, Switchboard
@@ -51,6 +51,7 @@ from relay.web.webhooks import webhook_routes
 AGENT_DIAL_SECONDS = 5.0  # TCP, TLS and handshake; measured at half a second from another continent
 WIND_UP_STAGE_SECONDS = 10.0  # from the second signal; longer than a wind-up and its teardown take
 CUT_SECONDS = 3.0  # from the third signal to the end, whatever still runs
+DAY_SECONDS = 86_400.0
 WAITED_FOR_SECONDS = 5.0  # between two lines that say whom a drain waits for
 
 log = structlog.get_logger()
@@ -74,7 +75,7 @@ async def serve(
     profiles = load_profiles(settings.agents_dir)
     trust, rulebook, rule_time = _trust(settings), _rulebook(settings), rule_time_from(settings.clock)
     clock = partial(datetime.now, UTC)
-    house = _house(settings)
+    house, retention = _house(settings), _retention(settings)
     stop = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with (
@@ -99,14 +100,14 @@ async def serve(
                         open_agent=agent_opener(settings),
                         store=store,
                         spool=spool,
-                        gatekeeper=Gatekeeper(store, rulebook, clock=clock, rule_time=rule_time),
+                        gatekeeper=_gatekeeper(settings, store, rulebook, clock, rule_time),
                         profiles=profiles.get,
                         tools=builtin_tools(Appointments()),
                         clock=clock,
                         probe=Probe(trust.public_url, trust.auth_tokens[0]),
                         captures=Captures(settings.capture_dir),
                     )
-                    reconciler = Reconciler(house.node, switchboard, store, spool, carrier, clock)
+                    reconciler = Reconciler(house.node, switchboard, store, spool, carrier, clock, retention)
                     last.start_soon(reconciler.run, name="reconciler")
                     app = create_app(
                         webhook_routes(switchboard, trust),
@@ -178,6 +179,24 @@ def _subject_key(settings: Settings) -> bytes:
     if settings.subject_key is not None:
         return settings.subject_key.get_secret_value().encode()
     return load_subject_key(settings.data_dir)
+
+
+def _gatekeeper(
+    settings: Settings,
+    store: SqlStore,
+    rulebook: Rulebook,
+    clock: Callable[[], datetime],
+    rule_time: Callable[[], datetime | None],
+) -> Gatekeeper:
+    per_hour = settings.calls_per_hour
+    return Gatekeeper(store, rulebook, clock=clock, rule_time=rule_time, calls_per_hour=per_hour)
+
+
+def _retention(settings: Settings) -> Retention:
+    return Retention(
+        transcript_seconds=settings.keep_transcript_days * DAY_SECONDS,
+        evidence_seconds=settings.keep_evidence_days * DAY_SECONDS,
+    )
 
 
 def _rulebook(settings: Settings) -> Rulebook:

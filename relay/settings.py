@@ -268,9 +268,12 @@ class Settings(BaseModel):
     max_calls: int = _setting("RELAY_MAX_CALLS", "Calls admitted at once.", 200, ge=1, le=10_000)
     ring_seconds: int = _setting("RELAY_RING_SECONDS", "How long the phone may ring.", 30, ge=5, le=600)
     dials_per_second: float = _setting("RELAY_DIALS_PER_SECOND", "Pace of dialling.", 1, gt=0, le=100)
+    calls_per_hour: int = _setting("RELAY_CALLS_PER_HOUR", "Dials in any hour, on all nodes.", 1000, ge=1)
     drain_seconds: int = _setting(
         "RELAY_DRAIN_SECONDS", "How long SIGTERM lets live calls run.", 660, ge=0, le=86_400
     )
+    keep_transcript_days: int = _setting("RELAY_KEEP_TRANSCRIPT_DAYS", "Days that speech is kept.", 30, ge=1)
+    keep_evidence_days: int = _setting("RELAY_KEEP_EVIDENCE_DAYS", "Days that records are kept.", 2190, ge=1)
     clock: AwareDatetime | None = _setting(
         "RELAY_CLOCK",
         "Instant from which rules of date and hour count; only with TWILIO_API_URL on loopback.",

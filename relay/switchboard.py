@@ -13,14 +13,12 @@ from functools import partial
 import structlog
 import trio
 
-from relay.carrier import (
-    Carrier,
-)
+from relay.carrier import Carrier
 from relay.course import Course
 from relay.gatekeeper import Gatekeeper
 from relay.legs import Leg
 from relay.line import Document, Line
-from relay.outcomes import Blame, Ending, Reason, Refusal
+from relay.outcomes import Blame, Ending, Farewell, Reason, Refusal
 from relay.placing import CallRequest, House, Office
 from relay.profiles import Profile
 from relay.store import (
@@ -135,6 +133,7 @@ class Switchboard:
         try:
             return await self._place(request)
         except StoreError as problem:
+            self._spool.doubt(problem)
             return Refusal("no-store", f"the intent could not be stored: {problem}")
 
     async def _place(self, request: CallRequest) -> Line | CallRecord | Refusal:
@@ -142,7 +141,7 @@ class Switchboard:
             earlier = await self._store.under_key(request.idempotency_key)
             if earlier is not None:
                 return _same_call(earlier, request)
-        if refusal := await self._probe() or self.refusal:
+        if refusal := await self._probe() or await self._gatekeeper.spent() or self.refusal:
             return refusal
         line = self._office.prepare(request)
         if isinstance(line, Refusal):
@@ -162,9 +161,9 @@ class Switchboard:
     async def adopt(self, call_id: str, attempt: int) -> Line | None:
         """Take over a call of ours from whatever node had it, by Twilio's word that its last stream is over.
 
-        None for a call that has ended, that somebody else took for this attempt, or that went on too often.
+        None for a call that has ended, that somebody took for this attempt, or that went on too often.
         """
-        if attempt > REATTACHMENTS:
+        if attempt > REATTACHMENTS or self.phase is Phase.CLOSING:
             return None
         fence = await self._store.take_over(call_id, attempt, self._house.node, LEASE_SECONDS)
         record = None if fence is None else await self._store.get(call_id)
@@ -206,7 +205,9 @@ class Switchboard:
         line = self._lines.get(call_id) or await self._adopt_for(call_id, attempt)
         if isinstance(line, Document):
             return line
-        if line.ending is None and attempt == 0 and (refusal := await self._gatekeeper.recheck(line)):
+        line.answered()
+        is_next = line.ending is None and line.stream is None and attempt == line.record.attempt
+        if is_next and (refusal := await self._gatekeeper.recheck(line)):
             line.noted("not permitted", {"code": refusal.code})
             line.forbid(refusal)
         return line.document(attempt)
@@ -216,12 +217,13 @@ class Switchboard:
             record = await self._store.get(call_id)
             if record is None:
                 return Document.UNKNOWN
-            if record.ending is None and (line := await self.adopt(call_id, attempt)):
-                return line
+            if record.ending is None:
+                return await self.adopt(call_id, attempt) or self._lines.get(call_id) or Document.SAY
         except StoreError as problem:
             log.warning("no document without the ledger", call_id=call_id, detail=str(problem))
             return Document.SAY
-        return Document.HANG_UP if record.ending else Document.SAY
+        is_owed = record.answered_at is not None and record.ending.farewell is Farewell.SPOKEN
+        return Document.SAY if is_owed else Document.HANG_UP
 
     async def carrier_called_back(self, call_id: str, callback: StatusCallback) -> None:
         """A status callback for one of our calls, whichever node has it."""
@@ -231,8 +233,11 @@ class Switchboard:
             line.carrier_said(callback.status)
         try:
             if line is None:
-                await self._store.learn_sid(call_id, callback.call_sid)
-                await self._store.wish(call_id, WishKind.CALLBACK, {"status": callback.status.value})
+                if not await self._store.learn_sid(call_id, callback.call_sid):
+                    log.warning("callback for another call", call_id=call_id[:64])
+                    return
+                said = {"status": callback.status.value, "sid": callback.call_sid}
+                await self._store.wish(call_id, WishKind.CALLBACK, said)
             if callback.status.is_terminal:
                 await self._spool.confirm(call_id, self._clock())
         except StoreError as problem:
@@ -258,7 +263,11 @@ class Switchboard:
 
     async def admit(self, call_id: str, attempt: int, call_sid: str) -> Line | None:
         """The call that a genuine token names, once a token; None when it is spent, over or another's."""
-        line = self._lines.get(call_id) or await self.adopt(call_id, attempt)
+        try:
+            line = self._lines.get(call_id) or await self.adopt(call_id, attempt)
+        except StoreError as problem:
+            log.warning("no stream without the ledger", call_id=call_id, detail=str(problem))
+            return None
         if line is None or line.ending is not None or attempt != line.record.attempt:
             return None
         if attempt in line.streams_spent or line.stream is not None or not line.learn_sid(call_sid):
@@ -290,7 +299,7 @@ class Switchboard:
                 self.hang_up(line, goodbye=wish.kind is WishKind.GOODBYE)
             case WishKind.STOP:
                 line.stop()
-            case WishKind.CALLBACK:
+            case WishKind.CALLBACK if line.learn_sid(wish.fields["sid"]):
                 line.carrier_said(CarrierStatus(wish.fields["status"]))
 
     def _suppress(self, line: Line, how: str) -> None:

@@ -9,6 +9,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,6 +28,7 @@ from relay.legs import HandshakeRefused, Leg
 from relay.outcomes import Blame, Ending, LegClosed, Reason
 from relay.terms import Terms
 from relay.tools import Tool, Toolbox, ToolRefused
+from relay.tools.builtin import Appointments, builtin_tools
 from tests.far_ends import CLOSE, FarEnd, MemoryStream, frame, join_agent_leg, join_phone_leg, memory_pair
 
 STREAM = "MZ" + "0" * 32
@@ -850,6 +852,36 @@ async def test_the_terms_say_which_key_and_which_words_are_a_wish(
             await agent.say(type="transcript.user", text="Deja de llamarme.")
         await hear_last_sentence(scene)
         assert scene.diary.opt_outs == [how]
+
+
+async def test_an_agent_that_understands_the_wish_opts_the_callee_out(autojump_clock: MockClock) -> None:
+    async with open_call(builtin_tools(Appointments())["mark_do_not_call"]) as scene:
+        agent = await scene.opened()
+        await agent.say(type="tool.call", call_id="t9", name="mark_do_not_call", arguments={})
+        name = await hear_last_sentence(scene)
+        assert scene.diary.opt_outs == ["tool"]
+        await scene.phone.say(event="mark", streamSid=STREAM, mark={"name": name})
+        await scene.ended(Blame.CALLEE, Reason.OPTED_OUT, within_seconds=2.5)
+        assert scene.ending == Ending(Blame.CALLEE, Reason.OPTED_OUT, "tool")
+
+
+async def test_the_wish_counts_before_its_tool_has_run_and_though_it_fails(
+    autojump_clock: MockClock,
+) -> None:
+    async def fails(_arguments: Mapping[str, Any]) -> str:
+        await trio.sleep(1)
+        raise ZeroDivisionError
+
+    async with open_call(replace(tool("tell_office", fails), opts_out=True)) as scene:
+        agent = await scene.opened()
+        await agent.say(type="tool.call", call_id="t9", name="tell_office", arguments={})
+        await hear_last_sentence(scene)
+        assert scene.diary.opt_outs == ["tool"]
+        assert "tool" not in scene.diary.events
+        await trio.sleep(1.5)
+        assert ("tool", {"tool": "tell_office", "seconds": 1.0, "ok": False}) in scene.diary.notes
+        await scene.phone.say(event="stop", streamSid=STREAM)
+        await scene.ended(Blame.CALLEE, Reason.OPTED_OUT)
 
 
 async def test_whoever_hangs_up_on_the_last_sentence_has_opted_out(autojump_clock: MockClock) -> None:

@@ -119,8 +119,8 @@ class Talk:
                 return self.press()
             case "words":
                 return self.agent(agent.CalleeSaid("Stop calling me."))
-            case "list":
-                return self.took(self.dialogue.opt_out("list", self.now))
+            case "tool" | "list":
+                return self.took(self.dialogue.opt_out(how, self.now))
 
     def wind_up(self, ending: Ending = TIME_LIMIT, within_seconds: float = 15.0) -> list[Action]:
         return self.took(self.dialogue.wind_up(ending, self.now, within_seconds=within_seconds))
@@ -303,7 +303,7 @@ def test_an_end_of_the_opening_said_twice_changes_nothing(reply_id: str | None) 
     talk.says(sound(), reply_id=reply_id)
 
     assert talk.agent(agent.ReplyDone("completed", reply_id)) == []
-    assert talk.echo() == [Note("opening heard")]
+    assert talk.echo() == [Note("opening heard", {"mark": "opening.1.0"})]
     assert talk.echo() == []
 
 
@@ -956,7 +956,7 @@ IDS = st.sampled_from([None, "r1", "r2", "r3", "r4"])
 CALLS = st.sampled_from(["c1", "c2", "c3", "c4"])
 SECONDS = st.sampled_from([0.0, 0.05, 0.3, 1.0, 2.5, 4.0])
 BOUNDS = st.sampled_from([1.0, 5.0, 15.0])
-WAYS: st.SearchStrategy[OptOutWay] = st.sampled_from(["key", "words", "list"])
+WAYS: st.SearchStrategy[OptOutWay] = st.sampled_from(["key", "words", "tool", "list"])
 CLIPS = [b"", b"\x30" * 19_520, b"\x30" * 80_000]
 CHUNKS = {"silence": HUSH, "sound": sound(), "long sound": sound(3.0), "nothing": ""}
 

@@ -34,7 +34,12 @@ from tests.test_dialogue import SID, Talk, endings, frame, of, sound, without_no
 CLIP = bytes(range(256)) * 80  # 2.56 s, no two seconds alike
 CLIP_SECONDS = len(CLIP) / BYTES_PER_SECOND
 CLOSED_SECONDS = 5.0
-BLAMES: dict[OptOutWay, Blame] = {"key": Blame.CALLEE, "words": Blame.CALLEE, "list": Blame.US}
+BLAMES: dict[OptOutWay, Blame] = {
+    "key": Blame.CALLEE,
+    "words": Blame.CALLEE,
+    "tool": Blame.CALLEE,
+    "list": Blame.US,
+}
 
 
 def connecting(talk: Talk) -> None:

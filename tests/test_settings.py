@@ -125,6 +125,7 @@ def test_an_unreadable_dotenv_is_a_problem_that_names_it(
         ("RELAY_MAX_CALLS", "many", "integer"),
         ("RELAY_DIALS_PER_SECOND", "0", "greater than 0"),
         ("RELAY_DIALS_PER_SECOND", "inf", "less than or equal to"),
+        ("RELAY_CALLS_PER_HOUR", "0", "greater than or equal to 1"),
         ("RELAY_CLOCK", "2026-03-10T18:00:00", "timezone"),
         ("RELAY_LOG_FORMAT", "xml", "'json' or 'console'"),
     ],

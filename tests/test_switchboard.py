@@ -5,7 +5,8 @@ Must not know HTTP or real time: the carrier is a class, the store is the one in
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import trio
 import trio.lowlevel
 import trio.testing
+import trio_websocket
 from trio.testing import MockClock
 
 from relay.carrier import (
@@ -33,14 +35,17 @@ from relay.carrier import (
     Unavailable,
     Uncertain,
 )
-from relay.compliance import Permit, load_rulebook
+from relay.compliance import DialRequest, Facts, Permit, load_rulebook
+from relay.compliance import Refused as Forbidden
 from relay.dialogue import BargeIn
 from relay.gatekeeper import Gatekeeper
 from relay.legs import Leg
 from relay.line import Line
 from relay.outcomes import Blame, Ending, LegClosed, Reason, Refusal
 from relay.profiles import Overrides, Profile
-from relay.store import CallRecord, MemoryStore, Spool, Status, StoreError, Written
+from relay.reconciler import Reconciler
+from relay.store import CallRecord, ListEntry, MemoryStore, Spool, Status, Store, StoreError, Wish, Written
+from relay.store.ledger import Judge, Retention
 from relay.store.records import Progress
 from relay.switchboard import CallRequest, Document, House, Phase, Switchboard
 from relay.telemetry.capture import Captures
@@ -53,6 +58,7 @@ from relay.wire.callbacks import (
     StreamEvent,
 )
 from tests.far_ends import MemoryStream, join_agent_leg, join_phone_leg, memory_pair
+from tests.test_call import LOUD, SILENCE, Far
 
 SID = "CA" + "1" * 32
 STREAM = "MZ" + "2" * 32
@@ -63,26 +69,37 @@ PROFILE = Profile(
     disclosure="This is an automated call from the clinic.",
     system_prompt="Be kind.",
 )
-
-
-OFFICE_HOURS = datetime(2026, 3, 10, 18, tzinfo=UTC)
+OFFICE_HOURS = datetime(2026, 3, 10, 18, tzinfo=UTC)  # in all of America
 RULEBOOK = load_rulebook()
+FRESH_NUMBERS = (f"+1202555{number:04}" for number in itertools.cycle(range(100, 200)))  # fictional
+NUMBER = "+12025550143"
 NOWHERE = Path("no-spool")  # nothing is spooled while the store answers
+
+
+def virtual_now() -> datetime:
+    """The clock that everybody here shares."""
+    return EPOCH + timedelta(seconds=trio.current_time())
 
 
 class FakeCarrier:
     """The carrier as a class: what it answers is set, what it was asked is kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], datetime] = virtual_now) -> None:
+        self.clock = clock
         self.answer: Dialled | Exception = Placed(SID)
         self.queue_seconds = 0.0  # held back by the pace
         self.answer_seconds = 0.1
         self.hang_up_answer: HangUp | Exception = HungUp()
         self.status: CarrierCall | Unavailable | None = None
         self.told: list[Notice] | Unavailable = []
-        self.dialled: list[str] = []
+        self.permits: list[Permit] = []  # one for each order that was sent
         self.hung_up: list[tuple[str, float]] = []
-        self.asked = 0
+        self.asked: list[str] = []
+
+    @property
+    def dialled(self) -> list[str]:
+        """The calls that were ordered, oldest first."""
+        return [permit.call_id for permit in self.permits]
 
     async def dial(
         self, order: DialOrder, permission: Permission, *, on_dialing: Callable[[], None] = lambda: None
@@ -91,9 +108,10 @@ class FakeCarrier:
         permit = await permission()
         if not isinstance(permit, Permit):
             return NotPermitted(permit.refusal)
+        assert permit.covers(order.call_id, permit.attempt, order.to, self.clock())
         on_dialing()
         await trio.lowlevel.checkpoint()
-        self.dialled.append(order.call_id)
+        self.permits.append(permit)
         await trio.sleep(self.answer_seconds)
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -107,7 +125,7 @@ class FakeCarrier:
         return self.hang_up_answer
 
     async def status_of(self, sid: str) -> CarrierCall | Unavailable | None:
-        self.asked += 1
+        self.asked.append(sid)
         await trio.sleep(0.1)
         return self.status
 
@@ -124,38 +142,91 @@ class CountingStore(MemoryStore):
     """Counts final records, and fails when told to."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(clock=virtual_now)
         self.saved: list[str] = []
         self.fails: Exception | None = None
 
-    async def add(self, record: CallRecord) -> CallRecord:
+    def _look(self) -> None:
         if self.fails:
             raise self.fails
+
+    async def add(self, record: CallRecord) -> CallRecord:
+        self._look()
         return await super().add(record)
 
+    async def get(self, call_id: str) -> CallRecord | None:
+        self._look()
+        return await super().get(call_id)
+
     async def write(self, progress: Progress) -> Written:
-        self.saved.append(progress.call_id)
-        if self.fails:
-            raise self.fails
+        if progress.ending is not None:
+            self.saved.append(progress.call_id)
+        self._look()
         return await super().write(progress)
+
+    async def claim(self, call_id: str, node: str, lease_seconds: float) -> int | None:
+        self._look()
+        return await super().claim(call_id, node, lease_seconds)
+
+    async def renew(self, node: str, lease_seconds: float) -> dict[str, int]:
+        self._look()
+        return await super().renew(node, lease_seconds)
+
+    async def orphans(self, node: str, lease_seconds: float, limit: int) -> list[CallRecord]:
+        self._look()
+        return await super().orphans(node, lease_seconds, limit)
+
+    async def wishes(self, node: str) -> list[Wish]:
+        self._look()
+        return await super().wishes(node)
+
+    async def facts(self, number: str, now: datetime, besides: str = "") -> Facts:
+        self._look()
+        return await super().facts(number, now, besides)
+
+    async def permit(self, request: DialRequest, judge: Judge) -> Permit | Forbidden:
+        self._look()
+        return await super().permit(request, judge)
+
+    async def suppress(self, entries: Sequence[ListEntry]) -> None:
+        self._look()
+        await super().suppress(entries)
 
 
 class Desk:
-    """A switchboard under test, with the carrier, the store and the legs around it."""
+    """One node under test: a switchboard, with the carrier, the store and the legs around it."""
 
     def __init__(
-        self, nursery: trio.Nursery, calls: trio.Nursery, max_calls: int, folder: Path | None
+        self,
+        nursery: trio.Nursery,
+        calls: trio.Nursery,
+        *,
+        max_calls: int = 10,
+        folder: Path | None = None,
+        node: str = "node",
+        carrier: FakeCarrier | None = None,
+        store: CountingStore | None = None,
+        ledger: Store | None = None,  # instead of `store`, which is empty then
+        clock: Callable[[], datetime] = virtual_now,
+        spool: Spool | None = None,
+        rule_time: Callable[[], datetime | None] = lambda: OFFICE_HOURS,
+        calls_per_hour: int = 1_000_000,
     ) -> None:
         self.nursery = nursery
         self.calls = calls
-        self.carrier = FakeCarrier()
-        self.store = CountingStore()
+        self.carrier = carrier or FakeCarrier(clock)
+        self.store = store or CountingStore()
+        ledger = ledger or self.store
+        self.spool = spool or Spool(ledger, NOWHERE)
         self.streams: list[MemoryStream] = []
         self.agent_fails: BaseException | None = None
-        clock = lambda: EPOCH + timedelta(seconds=trio.current_time())  # noqa: E731
+        self._agents_in, self._agents = trio.open_memory_channel[Far](100)
+        self.gatekeeper = Gatekeeper(
+            ledger, RULEBOOK, clock=clock, rule_time=rule_time, calls_per_hour=calls_per_hour
+        )
         self.board = Switchboard(
             house=House(
-                node="node",
+                node=node,
                 from_number="+12025550100",
                 public_url="https://relay.test",
                 max_call_seconds=600,
@@ -168,14 +239,23 @@ class Desk:
             calls=calls,
             carrier=self.carrier,
             open_agent=self.open_agent,
-            store=self.store,
-            spool=Spool(self.store, NOWHERE),
-            gatekeeper=Gatekeeper(self.store, RULEBOOK, clock=clock, rule_time=lambda: OFFICE_HOURS),
+            store=ledger,
+            spool=self.spool,
+            gatekeeper=self.gatekeeper,
             profiles={"default": PROFILE}.get,
             tools={},
             clock=clock,
             probe=self.probe,
             captures=Captures(folder),
+        )
+        self.reconciler = Reconciler(
+            node=node,
+            switchboard=self.board,
+            store=ledger,
+            spool=self.spool,
+            carrier=self.carrier,
+            clock=clock,
+            retention=Retention(),
         )
         self.unreachable: Refusal | None = None
 
@@ -189,12 +269,17 @@ class Desk:
             raise self.agent_fails
         ours, theirs = memory_pair()
         self.streams.append(ours)
-        leg, _ = await join_agent_leg(self.nursery, ours, theirs)
+        leg, far = await join_agent_leg(self.nursery, ours, theirs)
+        self._agents_in.send_nowait(Far(far.socket, far.stream))
         return leg
+
+    async def agent(self) -> Far:
+        """The far end of the next session that was opened."""
+        return await self._agents.receive()
 
     async def place(self, **request: Any) -> Line:
         """A call that was taken."""
-        line = await self.board.place(CallRequest(**{"to": "+15005550006", **request}))
+        line = await self.board.place(CallRequest(**{"to": next(FRESH_NUMBERS), **request}))
         assert isinstance(line, Line), line
         return line
 
@@ -209,16 +294,43 @@ class Desk:
         for status in statuses:
             await self.board.carrier_called_back(line.record.id, StatusCallback(SID, status))
 
-    async def streams_in(self, line: Line, attempt: int = 0) -> Any:
+    async def streams_in(self, line: Line, attempt: int = 0) -> Far:
         """Twilio fetches the document and connects its stream; answers with the far end."""
-        assert self.board.document(line.record.id, attempt) is Document.CONNECT
-        assert self.board.admit(line.record.id, attempt, SID) is line
+        assert await self.board.document(line.record.id, attempt) is Document.CONNECT
+        return await self.joins(line.record.id, attempt)
+
+    async def joins(self, call_id: str, attempt: int) -> Far:
+        """Twilio connects the stream of a document that it has fetched; answers with the far end."""
+        line = await self.board.admit(call_id, attempt, SID)
+        assert line is not None
         ours, theirs = memory_pair()
         self.streams.append(ours)
         leg, far = await join_phone_leg(self.nursery, ours, theirs)
         line.connect(leg, STREAM)
         await trio.testing.wait_all_tasks_blocked()
-        return far
+        return Far(far.socket, far.stream)
+
+    async def opens(self, phone: Far) -> Far:
+        """The agent speaks its opening and the person hears it out; answers with the agent's far end."""
+        agent = await self.agent()
+        await agent.say(type="session.ready", session_id="s1")
+        await agent.say(type="reply.started", reply_id="r0")
+        await agent.say(type="reply.audio", data=LOUD, reply_id="r0")
+        await agent.say(type="reply.done", reply_id="r0")
+        mark = (await phone.hear("mark"))["mark"]["name"]
+        await phone.say(event="mark", streamSid=STREAM, mark={"name": mark})
+        await trio.testing.wait_all_tasks_blocked()
+        return agent
+
+    async def stay_on_the_line(self, phone: Far) -> None:
+        """The person says nothing, and Twilio goes on sending frames."""
+        try:
+            while True:
+                media = {"payload": SILENCE, "track": "inbound"}
+                await phone.say(event="media", streamSid=STREAM, media=media)
+                await trio.sleep(1)
+        except trio_websocket.ConnectionClosed:
+            pass
 
     async def ended(self, line: Line, blame: Blame, reason: Reason) -> CallRecord:
         """The call ends so: one record, nothing open, the carrier told; answers with the record."""
@@ -231,15 +343,16 @@ class Desk:
         assert (record.ending.blame, record.ending.reason) == (blame, reason), record.ending
         assert self.store.saved.count(record.id) == 1
         assert all(stream.closed for stream in self.streams)
-        assert len(self.carrier.hung_up) <= 1
+        assert len(self.carrier.hung_up) <= (2 if isinstance(self.carrier.hang_up_answer, NotHungUp) else 1)
         return record
 
 
 @asynccontextmanager
-async def open_desk(max_calls: int = 10, folder: Path | None = None) -> AsyncIterator[Desk]:
+async def open_desk(**settings: Any) -> AsyncIterator[Desk]:
+    """A node; whatever still runs behind the block, its calls excepted, is cancelled."""
     async with trio.open_nursery() as nursery:
         async with trio.open_nursery() as calls:
-            yield Desk(nursery, calls, max_calls, folder)
+            yield Desk(nursery, calls, **settings)
         nursery.cancel_scope.cancel()
 
 
@@ -256,12 +369,12 @@ OPERATOR = (Blame.US, Reason.OPERATOR)
 
 async def test_a_call_that_the_carrier_takes_is_dialing_and_has_a_sid(autojump_clock: MockClock) -> None:
     async with open_desk() as desk:
-        line = await desk.placed()
+        line = await desk.placed(to=NUMBER)
         assert line.record.summary() == {
             "id": line.record.id,
             "sid": SID,
             "status": "dialing",
-            "to": "+15005550006",
+            "to": NUMBER,
             "agent": "default",
         }
         await desk.says(line, CarrierStatus.NO_ANSWER)
@@ -323,7 +436,7 @@ async def test_a_full_node_refuses_and_never_takes_one_more(autojump_clock: Mock
         answers: list[object] = []
 
         async def ask() -> None:
-            answers.append(await desk.board.place(CallRequest(to="+15005550006")))
+            answers.append(await desk.board.place(CallRequest(to=next(FRESH_NUMBERS))))
 
         async with trio.open_nursery() as nursery:
             for _ in range(5):
@@ -343,9 +456,12 @@ async def test_a_refused_request_leaves_nothing_behind(autojump_clock: MockClock
             case "no-store":
                 desk.store.fails = StoreError("disk full")
         agent = "nobody" if problem == "unknown-agent" else "default"
-        refused = await desk.board.place(CallRequest(to="+15005550006", agent=agent))
+        refused = await desk.board.place(CallRequest(to=NUMBER, agent=agent))
         assert isinstance(refused, Refusal)
         assert refused.code == problem
+        if problem in ("draining", "no-store"):  # and the balancer is told
+            assert desk.board.refusal is not None
+            assert desk.board.refusal.code == problem
         assert desk.board.lines == []
         await desk.board.wait_idle()
         assert desk.carrier.dialled == []
@@ -369,7 +485,7 @@ async def test_two_requests_with_one_key_at_once_dial_once(autojump_clock: MockC
         answers: list[object] = []
 
         async def ask() -> None:
-            request = CallRequest(to="+15005550006", idempotency_key="k", digest="d")
+            request = CallRequest(to=NUMBER, idempotency_key="k", digest="d")
             answers.append(await desk.board.place(request))
 
         async with trio.open_nursery() as nursery:
@@ -429,12 +545,12 @@ async def test_an_answered_call_without_a_stream_ends_after_fifteen_seconds(
         await desk.says(line, CarrierStatus.RINGING)
         await trio.sleep(20)
         began = trio.current_time()
-        assert desk.board.document(line.record.id, 0) is Document.CONNECT
+        assert await desk.board.document(line.record.id, 0) is Document.CONNECT
         await trio.sleep(14.9)
         assert shown(line) == "live"
         await trio.sleep(0.2)
         assert line.ending is not None
-        assert desk.board.document(line.record.id, 1) is Document.SAY
+        assert await desk.board.document(line.record.id, 1) is Document.SAY
         await desk.ended(line, Blame.CARRIER, Reason.NO_STREAM)
         ((_, hung_up_at),) = desk.carrier.hung_up
         assert 25 <= hung_up_at - began <= 26  # ten seconds for the spoken farewell
@@ -445,8 +561,8 @@ async def test_a_document_behind_the_stream_ends_a_call_whose_stream_was_refused
 ) -> None:
     async with open_desk() as desk:
         line = await desk.placed()
-        assert desk.board.document(line.record.id, 0) is Document.CONNECT
-        assert desk.board.document(line.record.id, 1) is Document.SAY
+        assert await desk.board.document(line.record.id, 0) is Document.CONNECT
+        assert await desk.board.document(line.record.id, 1) is Document.SAY
         await desk.says(line, CarrierStatus.COMPLETED)
         await desk.ended(line, Blame.CARRIER, Reason.NO_STREAM)
         assert desk.carrier.hung_up == []
@@ -467,11 +583,11 @@ async def test_a_call_that_nobody_reports_on_is_asked_after(
     autojump_clock: MockClock, found: CarrierStatus | None, blame: Blame, reason: Reason
 ) -> None:
     async with open_desk() as desk:
-        desk.carrier.status = CarrierCall(SID, found, "+15005550006") if found else None
+        desk.carrier.status = CarrierCall(SID, found, NUMBER) if found else None
         line = await desk.placed()
         began = trio.current_time()
         await desk.ended(line, blame, reason)
-        assert desk.carrier.asked == 1
+        assert desk.carrier.asked == [SID]
         assert trio.current_time() - began <= 30 + 60 + 25
         told = [sid for sid, _ in desk.carrier.hung_up]
         assert told == ([] if found and found.is_terminal else [SID])
@@ -488,11 +604,11 @@ async def test_a_stream_that_the_carrier_gave_up_ends_the_call(autojump_clock: M
 async def test_a_token_is_good_for_one_stream_of_one_call(autojump_clock: MockClock) -> None:
     async with open_desk() as desk:
         line = await desk.placed()
-        assert desk.board.admit("call_other", 0, SID) is None
-        assert desk.board.admit(line.record.id, 0, "CA" + "9" * 32) is None
+        assert await desk.board.admit("call_other", 0, SID) is None
+        assert await desk.board.admit(line.record.id, 0, "CA" + "9" * 32) is None
         await desk.streams_in(line)
-        assert desk.board.admit(line.record.id, 0, SID) is None
-        assert desk.board.admit(line.record.id, 1, SID) is None
+        assert await desk.board.admit(line.record.id, 0, SID) is None
+        assert await desk.board.admit(line.record.id, 1, SID) is None
         desk.board.cut_all()
 
 
@@ -506,7 +622,7 @@ async def test_the_record_is_closed_with_the_call(autojump_clock: MockClock) -> 
         closed = line.record.as_json()
         desk.board.machine_detected(line.record.id, AmdCallback(SID, AnsweredBy.HUMAN))
         await desk.says(line, CarrierStatus.RINGING)
-        assert desk.board.document(line.record.id, 1) is Document.SAY
+        assert await desk.board.document(line.record.id, 1) is Document.SAY
         assert line.record.as_json() == closed
         await desk.says(line, CarrierStatus.COMPLETED)
         record = await desk.ended(line, Blame.AGENT, Reason.UNREACHABLE)
@@ -601,7 +717,7 @@ async def test_a_spoken_farewell_is_hung_up_on_after_ten_seconds(autojump_clock:
         line = await desk.placed()
         await desk.streams_in(line)
         began = trio.current_time()
-        assert desk.board.document(line.record.id, 1) is Document.SAY
+        assert await desk.board.document(line.record.id, 1) is Document.SAY
         await desk.ended(line, Blame.AGENT, Reason.UNREACHABLE)
         ((_, hung_up_at),) = desk.carrier.hung_up
         assert hung_up_at - began == pytest.approx(10, abs=1.5)
@@ -623,7 +739,7 @@ async def test_a_spoken_farewell_that_the_carrier_ends_itself_needs_no_hang_up(
 
 async def test_an_unknown_call_gets_the_document_for_strangers(autojump_clock: MockClock) -> None:
     async with open_desk() as desk:
-        assert desk.board.document("call_nobody", 0) is Document.UNKNOWN
+        assert await desk.board.document("call_nobody", 0) is Document.UNKNOWN
 
 
 # ---- signals --------------------------------------------------------------------------------------
@@ -679,7 +795,7 @@ async def test_a_cancelled_nursery_still_saves_every_record_once(
 ) -> None:
     async with trio.open_nursery() as nursery:
         async with trio.open_nursery() as calls:
-            desk = Desk(nursery, calls, 10, None)
+            desk = Desk(nursery, calls)
             match phase:
                 case "queued":
                     desk.carrier.queue_seconds = 60
@@ -706,12 +822,12 @@ async def test_a_cancelled_nursery_still_saves_every_record_once(
 async def test_a_call_cancelled_as_its_stream_arrives_leaves_no_stream(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         async with trio.open_nursery() as calls:
-            desk = Desk(nursery, calls, 10, None)
+            desk = Desk(nursery, calls)
             line = await desk.placed()
             ours, theirs = memory_pair()
             leg, _ = await join_phone_leg(nursery, ours, theirs)
             desk.streams.append(ours)
-            assert desk.board.admit(line.record.id, 0, SID) is line
+            assert await desk.board.admit(line.record.id, 0, SID) is line
             line.connect(leg, STREAM)
             calls.cancel_scope.cancel()
         await desk.ended(line, Blame.US, Reason.CUT)

@@ -52,6 +52,7 @@ def relay_environment(addresses: Addresses) -> dict[str, str]:
         "RELAY_DATA_DIR": str(addresses.folder),
         "RELAY_CLOCK": "2026-03-10T18:00:00Z",  # office hours everywhere in the United States
         "RELAY_DIALS_PER_SECOND": "100",
+        "RELAY_CALLS_PER_HOUR": "1000000",
         "RELAY_MAX_CALLS": str(MAX_CALLS),
         "RELAY_MAX_CALL_SECONDS": "3600",
         "RELAY_DRAIN_SECONDS": "0",

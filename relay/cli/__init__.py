@@ -44,9 +44,16 @@ def serve() -> int:
             trio.run(service.serve, settings)
     except* ConfigurationError as problems:
         status = USAGE
-        for problem in problems.exceptions:
+        for problem in _leaves(problems):
             complain(f"configuration\n{problem}")
     return status
+
+
+def _leaves(problem: BaseException) -> list[BaseException]:
+    """What went wrong, without the nurseries that it came through."""
+    if isinstance(problem, BaseExceptionGroup):
+        return [leaf for each in problem.exceptions for leaf in _leaves(each)]
+    return [problem]
 
 
 @app.command

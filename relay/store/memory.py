@@ -32,7 +32,7 @@ from relay.store.ledger import (
     WishKind,
     Written,
 )
-from relay.store.records import CallRecord, Kind, Progress, Status, StoreError
+from relay.store.records import CallRecord, Kind, Progress, Status, StoreRefused
 from relay.store.subjects import REMEMBERED, standing, subject_as_json
 
 KEPT_CALLS = 10_000  # the oldest ended ones are forgotten past that; some 30 kB a call with its timeline
@@ -110,7 +110,7 @@ class MemoryStore(Store):
     async def add(self, record: CallRecord) -> CallRecord:
         await trio.lowlevel.checkpoint()
         if record.id in self._calls:
-            raise StoreError(f"there is a call {record.id} already")
+            raise StoreRefused(f"there is a call {record.id} already")
         if record.idempotency_key is not None:
             if record.idempotency_key in self._keys:
                 return self._calls[self._keys[record.idempotency_key]].copy()

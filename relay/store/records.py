@@ -21,6 +21,10 @@ class StoreError(Exception):
     """The store could not do what was asked."""
 
 
+class StoreRefused(StoreError):
+    """The store is up and will not take this: trying again would change nothing."""
+
+
 class Status(StrEnum):
     """Where a call is. Ranks only rise."""
 

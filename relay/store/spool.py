@@ -21,7 +21,7 @@ import structlog
 import trio
 
 from relay.store.ledger import ListEntry, Store, Written
-from relay.store.records import CallRecord, Progress, StoreError
+from relay.store.records import CallRecord, Progress, StoreError, StoreRefused
 
 RETRY_SECONDS = 2.0  # between two looks whether the store is back
 WAITING_LINES = (
@@ -55,8 +55,13 @@ class Spool:
         if self.problem is None:
             try:
                 return await self._store.write(progress)
+            except StoreRefused:
+                raise
             except StoreError as problem:
                 self._is_down(problem)
+            except trio.Cancelled:
+                self._put("write", progress)  # perhaps a second time: writing it twice is writing it once
+                raise
         self._put("write", progress)
         return Written.SPOOLED
 
@@ -75,6 +80,9 @@ class Spool:
                 return await self._store.confirm(call_id, at)
             except StoreError as problem:
                 self._is_down(problem)
+            except trio.Cancelled:
+                self._put("confirm", (call_id, at))
+                raise
         return self._put("confirm", (call_id, at))
 
     async def suppress(self, entries: Sequence[ListEntry]) -> None:
@@ -84,7 +92,15 @@ class Spool:
                 return await self._store.suppress(entries)
             except StoreError as problem:
                 self._is_down(problem)
+            except trio.Cancelled:
+                self._put("suppress", list(entries))  # perhaps a second time, which does no harm
+                raise
         return self._put("suppress", list(entries))
+
+    def doubt(self, problem: StoreError) -> None:
+        """Somebody else found the store down: look until it is back."""
+        self._is_down(problem)
+        self._arrived.set()
 
     def _is_down(self, problem: StoreError) -> None:
         if self.problem is None:
@@ -145,8 +161,8 @@ class Spool:
                 [(kind, what)], _ = _split(self._waiting[0])
                 await self._deliver(kind, what)
                 self._waiting.popleft()
-        except StoreError as problem:
-            self._is_down(problem)
+        except (StoreError, OSError) as problem:
+            self._is_down(StoreError(str(problem)))
         else:
             self.problem = None
             self._written.set()
@@ -154,7 +170,7 @@ class Spool:
             log.info("store is back", torn=self.torn, refused=self.refused)
 
     async def _deliver(self, kind: str, what: Any) -> None:
-        """Give one line to the store. One that it refuses while it answers others must not block the rest."""
+        """Give one line to the store. One that it will never take must not block the rest."""
         try:
             match kind:
                 case "write":
@@ -163,8 +179,8 @@ class Spool:
                     await self._store.confirm(*msgspec.convert(what, tuple[str, datetime]))
                 case "suppress":
                     await self._store.suppress(msgspec.convert(what, list[ListEntry]))
-        except StoreError:
-            await self._store.get("")  # raises as well when the store is down
+        except StoreRefused as problem:
+            log.error("the ledger refuses a spooled line", kind=kind, detail=str(problem))
             self.refused += 1
         except msgspec.ValidationError:
             self.torn += 1
@@ -177,7 +193,10 @@ class Spool:
     def leave(self) -> None:
         """Put what still waits on the disk, for the next start; blocks for as long as that takes."""
         if self._waiting:
-            _append(self._path, list(self._waiting))
+            try:
+                _append(self._path, list(self._waiting))
+            except OSError as problem:
+                log.error("spooled lines are lost", lines=len(self._waiting), detail=str(problem))
 
 
 @asynccontextmanager

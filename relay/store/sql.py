@@ -27,7 +27,7 @@ from relay.store import sql_calls, sql_holds, sql_subjects
 from relay.store.chain import SealedEntry, Verification
 from relay.store.ledger import Erasure, Judge, ListEntry, Purge, Retention, Store, Wish, WishKind, Written
 from relay.store.migrations import upgrade
-from relay.store.records import CallRecord, Progress, StoreError
+from relay.store.records import CallRecord, Progress, StoreError, StoreRefused
 
 OPERATION_SECONDS = 5.0  # for one operation, the wait for its thread and connection included
 OPENING_SECONDS = 60.0  # for the migrations, another node's before ours included
@@ -304,7 +304,8 @@ def _translated() -> Generator[None]:
         sa.exc.SQLAlchemyError
     ) as problem:  # its text holds the parameters, which may be a number or speech
         kind = getattr(problem, "orig", None) or problem
-        raise StoreError(f"{type(kind).__name__} of the database") from None
+        refused = isinstance(problem, sa.exc.DataError | sa.exc.IntegrityError | sa.exc.ProgrammingError)
+        raise (StoreRefused if refused else StoreError)(f"{type(kind).__name__} of the database") from None
 
 
 def _now(connection: sa.Connection) -> datetime:

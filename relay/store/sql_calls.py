@@ -16,7 +16,7 @@ from relay.outcomes import Blame, Ending, Reason
 from relay.store.chain import SealedEntry, Verification, canonical, verify
 from relay.store.diary import heard_at, seal_fresh, unseal
 from relay.store.ledger import LEASE_SECONDS, PAST_LIMIT_SECONDS, Written
-from relay.store.records import CallRecord, Entry, Kind, Progress, Status, StoreError
+from relay.store.records import CallRecord, Entry, Kind, Progress, Status, StoreRefused
 from relay.store.tables import attempts, calls, entries
 
 _SEALED = tuple(SealedEntry.__dataclass_fields__)  # the columns of an entry, besides the call's id
@@ -30,7 +30,7 @@ def add(
     if record.idempotency_key is not None and (earlier := under_key(connection, record.idempotency_key)):
         return earlier
     if connection.scalar(sa.select(calls.c.id).where(calls.c.id == record.id)) is not None:
-        raise StoreError(f"there is a call {record.id} already")
+        raise StoreRefused(f"there is a call {record.id} already")
     intent = record.intent()
     columns = {name: intent.pop(name) for name in ("agent", "purpose")}
     connection.execute(

@@ -20,7 +20,7 @@ _SHOWN_CHARACTERS = 64  # of a string that is not known to be harmless
 _SPOKEN = frozenset(
     {"text", "delta", "system_prompt", "greeting", "instructions", "result", "arguments", "args"}
 )
-_SECRET = frozenset({"token", "resume_token", "payload", "audio", "data", "description", "tools"})
+_SECRET = frozenset({"token", "resume_token", "payload", "audio", "data", "description", "tools", "digit"})
 
 log = structlog.get_logger()
 

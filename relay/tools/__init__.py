@@ -25,13 +25,17 @@ class ToolRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """One function: `parameters` is a JSON schema object, `run` answers with JSON-able data."""
+    """One function: `parameters` is a JSON schema object, `run` answers with JSON-able data.
+
+    With `opts_out` asking for it is the callee's wish for no more calls, whatever becomes of the run.
+    """
 
     name: str
     description: str
     parameters: Mapping[str, Any]
     run: Callable[[Mapping[str, Any]], Awaitable[Any]]
     ends_call: bool = False
+    opts_out: bool = False
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -63,6 +67,10 @@ class Toolbox:
     def definitions(self) -> list[dict[str, Any]]:
         """All definitions, for the session."""
         return [tool.definition for tool in self._tools.values()]
+
+    def opts_out(self, name: str) -> bool:
+        """Whether asking for this tool says that the person wants no more calls."""
+        return name in self._tools and self._tools[name].opts_out
 
     async def run(self, name: str, arguments: Mapping[str, Any]) -> ToolOutcome:
         """Run one tool within TOOL_SECONDS; whatever goes wrong becomes a sentence for the agent."""

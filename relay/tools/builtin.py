@@ -30,9 +30,14 @@ class Appointments:
         return {"booked": "yes", "day": slot[0], "time": slot[1], "confirmation_number": number}
 
 
-async def _nothing(_arguments: Mapping[str, Any]) -> dict[str, str]:
+async def _after_goodbye(_arguments: Mapping[str, Any]) -> dict[str, str]:
     await trio.lowlevel.checkpoint()
     return {"hanging_up": "after your goodbye"}
+
+
+async def _at_once(_arguments: Mapping[str, Any]) -> dict[str, str]:
+    await trio.lowlevel.checkpoint()
+    return {"hanging_up": "now"}
 
 
 def builtin_tools(appointments: Appointments) -> dict[str, Tool]:
@@ -42,8 +47,16 @@ def builtin_tools(appointments: Appointments) -> dict[str, Tool]:
             name="end_call",
             description="Hang up. Call it when the conversation is over, then say goodbye in one sentence.",
             parameters={"type": "object", "properties": {}, "required": []},
-            run=_nothing,
+            run=_after_goodbye,
             ends_call=True,
+        ),
+        Tool(
+            name="mark_do_not_call",
+            description="Never call this person again. Call it at once, in silence, when they want no more"
+            " calls. A recorded goodbye follows, and the line is closed.",
+            parameters={"type": "object", "properties": {}, "required": []},
+            run=_at_once,
+            opts_out=True,
         ),
         Tool(
             name="book_appointment",

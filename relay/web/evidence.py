@@ -19,6 +19,8 @@ from quart import Blueprint, Response, jsonify
 from quart.typing import ResponseReturnValue
 from quart_schema import security_scheme
 
+from relay.dialogue import OPENING_HEARD
+from relay.placing import SCRIPT
 from relay.store import CallRecord, Store
 from relay.store.chain import SealedEntry, Verification
 from relay.web.answers import error
@@ -65,6 +67,8 @@ def pack(
     files = {
         "record.json": _json(whole),
         "verdicts.json": _json(verdicts),
+        "script.json": _json([event for event in whole["events"] if event["event"] == SCRIPT]),
+        "disclosure.json": _json(_disclosure(whole["events"])),
         "transcript.json": _json(whole["transcript"]),
         "events.jsonl": b"".join(orjson.dumps(event) + b"\n" for event in whole["events"]),
         "chain.json": _json(_chain_as_json(record.id, chain)),
@@ -79,6 +83,21 @@ def pack(
             member.size, member.mtime, member.mode = len(file), written_at, 0o600  # it holds speech
             archive.addfile(member, io.BytesIO(file))
     return gzip.compress(content.getvalue(), mtime=written_at)
+
+
+def _disclosure(events: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The proof that the opening was heard: its text's digest, when its mark came back, and which mark.
+
+    The mark's name ends with its generation: how often the phone was silenced before. A silenced mark proves
+    nothing and is not noted.
+    """
+    proof: dict[str, Any] = {"text_sha256": None, "heard_at": None, "mark": None}
+    for event in events:
+        if event["event"] == SCRIPT:
+            proof["text_sha256"] = event.get("opening")
+        elif event["event"] == OPENING_HEARD:
+            return {**proof, "heard_at": event["at"], "mark": event.get("mark")}
+    return proof
 
 
 def _chain_as_json(call_id: str, chain: Iterable[SealedEntry]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Knows Quart and the shape of requests; every answer is the switchboard's or the 
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -19,15 +18,23 @@ from quart_schema import document_headers, security_scheme, validate_querystring
 from relay.carrier import MachineDetection
 from relay.outcomes import Refusal
 from relay.store import CallRecord, Status, Store
+from relay.store.list_csv import Number
 from relay.switchboard import CallRequest, Switchboard
 from relay.web.answers import error
 from relay.web.bearer import bearer_only
 
 DECISION_SECONDS = 10.0  # how long placing a call waits for the carrier's answer before it says 202
-RETRY_AFTER_SECONDS = 5
+# In answers that say when to ask again: a line may be free in a moment, the spend cap falls dial by dial.
+RETRY_AFTER_SECONDS = {503: 5, 429: 60}
 
-_E164 = re.compile(r"\+[1-9]\d{6,14}")
-_STATUS = {"draining": 503, "full": 503, "no-store": 503, "public-url": 503, "key-conflict": 409}
+_STATUS = {
+    "draining": 503,
+    "full": 503,
+    "no-store": 503,
+    "public-url": 503,
+    "spend-cap": 429,
+    "key-conflict": 409,
+}
 
 Value = Annotated[str, StringConstraints(max_length=2000)]
 
@@ -37,9 +44,7 @@ class CallBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    to: Annotated[str, StringConstraints(pattern=_E164.pattern + "$")] = Field(
-        description="E.164, with the +"
-    )
+    to: Number
     agent: Annotated[str, StringConstraints(max_length=100)] = "default"
     variables: dict[str, Value] = Field(default={}, max_length=50)
     purpose: Literal["informational", "collections", "telemarketing"] | None = None
@@ -99,16 +104,13 @@ def operator_routes(
             )
         )
         if isinstance(placed, Refusal):
-            status = _STATUS.get(placed.code, 422)
-            headers = {"Retry_After": str(RETRY_AFTER_SECONDS)} if status == 503 else {}
-            return error(status, placed.code, placed.message, **headers)
+            return _refused(placed, 422)
         if isinstance(placed, CallRecord):
             return jsonify(placed.summary()), 200
         with trio.move_on_after(DECISION_SECONDS):
             await placed.decided.wait()
         if placed.forbidden is not None:
-            status = _STATUS.get(placed.forbidden.code, 403)
-            return error(status, placed.forbidden.code, placed.forbidden.message)
+            return _refused(placed.forbidden, 403)
         if placed.refusal is not None:
             return error(502, "carrier-refused", placed.refusal)
         return jsonify(placed.record.summary()), 201 if placed.record.sid else 202
@@ -159,6 +161,13 @@ def operator_routes(
         return error(404, "unknown-call", f"there is no call {call_id[:64]}")
 
     return routes
+
+
+def _refused(refusal: Refusal, otherwise: int) -> ResponseReturnValue:
+    status = _STATUS.get(refusal.code, otherwise)
+    seconds = RETRY_AFTER_SECONDS.get(status)
+    headers = {} if seconds is None else {"Retry_After": str(seconds)}
+    return error(status, refusal.code, refusal.message, **headers)
 
 
 def _listed(record: CallRecord) -> dict[str, Any]:

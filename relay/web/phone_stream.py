@@ -14,6 +14,7 @@ from relay.line import Line
 from relay.outcomes import Blame, Ending, LegClosed, Reason, WireError
 from relay.switchboard import Switchboard
 from relay.web.edge import DetachRefused
+from relay.web.rates import Tidings
 from relay.web.trust import Trust
 from relay.wire import phone, signature, twiml
 
@@ -29,6 +30,7 @@ def stream_routes(switchboard: Switchboard, trust: Trust) -> Blueprint:
     """`/twilio-stream`."""
     routes = Blueprint("phone_stream", __name__)
     pending = trio.CapacityLimiter(PENDING_STREAMS)
+    unsigned = Tidings()
 
     @routes.websocket(twiml.STREAM_PATH)
     async def stream() -> None:
@@ -37,7 +39,8 @@ def stream_routes(switchboard: Switchboard, trust: Trust) -> Blueprint:
         given = websocket.headers.get("X-Twilio-Signature")
         matched = signature.check_signature(trust.auth_tokens, urls, (), given)
         if matched is None:
-            log.warning("stream refused", reason="signature" if given else "no signature")
+            if count := unsigned.count(trio.current_time()):
+                log.warning("stream refused", reason="signature" if given else "no signature", count=count)
             abort(403)
         try:
             pending.acquire_on_behalf_of_nowait(seat := object())
@@ -68,7 +71,7 @@ def stream_routes(switchboard: Switchboard, trust: Trust) -> Blueprint:
         except (LegClosed, WireError) as problem:
             log.warning("stream refused", reason=str(problem))
         except BaseException:
-            await leg.abort()
+            await leg.abort()  # noqa: ASYNC102 - closes the socket even where we are cancelled
             raise
         await leg.close(POLICY_VIOLATION)
 

@@ -5,20 +5,26 @@ Knows Quart; which document a call gets is the switchboard's decision.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import structlog
+import trio
 from quart import Blueprint, Response, abort, request
 from quart.typing import ResponseReturnValue
 
 from relay.outcomes import WireError
 from relay.switchboard import Document, Switchboard
+from relay.web.rates import Tidings
 from relay.web.trust import Trust
 from relay.wire import callbacks, signature, twiml
 
+CALL_ID = re.compile(r"call_[0-9A-Za-z]{1,64}")
 SORRY_UNKNOWN = "We are sorry, this call cannot be connected. Goodbye."
 SORRY_LOST = "We are sorry, there is a technical problem. We will call you again. Goodbye."
+SIGNATURE_CHARACTERS = 28  # 20 bytes of HMAC-SHA1 in base64
 
 log = structlog.get_logger()
 
@@ -26,33 +32,38 @@ log = structlog.get_logger()
 def webhook_routes(switchboard: Switchboard, trust: Trust) -> Blueprint:
     """`/twiml` and `/twilio/*`."""
     routes = Blueprint("webhooks", __name__)
+    refusals = Tidings()
+
+    def refuse(reason: str) -> NoReturn:
+        """403, whatever else is asked of us; a flood of these fills no log."""
+        if count := refusals.count(trio.current_time()):
+            remedy = "PUBLIC_URL and TWILIO_AUTH_TOKEN must be those that Twilio uses"
+            log.warning("webhook refused", path=request.path, reason=reason, count=count, remedy=remedy)
+        abort(403)
 
     async def signed_form() -> list[tuple[str, str]]:
-        """The form of a genuine request, and its call's SID learnt; 403 for everything else."""
+        """The form of a genuine request; 403 for everything else, without a look at what has no signature."""
+        given = request.headers.get("X-Twilio-Signature", "")
+        if len(given) != SIGNATURE_CHARACTERS:
+            refuse("signature" if given else "no signature")
         query = request.query_string.decode("latin-1")
         target = f"{request.path}?{query}" if query else request.path
         body = bytes(await request.body) if request.method == "POST" else b""
         try:
             form = signature.parse_form(body)
         except WireError as problem:
-            log.warning("webhook refused", path=request.path, reason=str(problem))
-            abort(403)
-        given = request.headers.get("X-Twilio-Signature")
+            refuse(str(problem))
         urls = signature.webhook_urls(trust.public_url, target)
         if signature.check_signature(trust.auth_tokens, urls, form, given) is None:
-            log.warning(
-                "webhook refused",
-                path=request.path,
-                reason="signature" if given else "no signature",
-                remedy="PUBLIC_URL and TWILIO_AUTH_TOKEN must be those that Twilio uses",
-            )
-            abort(403)
+            refuse("signature")
         return form if request.method == "POST" else signature.parse_form(request.query_string)
 
     async def our_call() -> tuple[str, list[tuple[str, str]]]:
         """The call that a genuine request is about; its SID is learnt where we did not know it."""
         form = await signed_form()
         call_id = request.args.get("call", "")
+        if not CALL_ID.fullmatch(call_id):  # a signed request all the same: not ours, and never logged
+            return "", form
         line = switchboard.line(call_id)
         if line is not None:
             try:
@@ -92,8 +103,10 @@ def webhook_routes(switchboard: Switchboard, trust: Trust) -> Blueprint:
 
     @routes.post(twiml.STATUS_PATH)
     async def status() -> ResponseReturnValue:
-        """How far the carrier has come."""
+        """How far the carrier has come; our own probe comes here too, and is about no call."""
         call_id, form = await our_call()
+        if not call_id:
+            return "", 204
         with _readable():
             await switchboard.carrier_called_back(call_id, callbacks.read_status(form))
         return "", 204

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 import trio
 
 from relay.rehearsal import Performance
+from relay.service import load_profiles
 from relay.simulator.ledger import Entry
-from tests.e2e.scenes import EXPLANATION, ending, quiet_stage, scene
+from tests.e2e.scenes import AGENTS, EXPLANATION, ending, quiet_stage, scene
 
 NIGHT = "2026-03-10T05:00:00Z"  # midnight in New York, earlier in the west
 TALK = {"turn": [{"say": "Yes?", "pause_seconds": 0.2}]}
@@ -88,6 +91,37 @@ async def test_an_opt_out_by_word_or_key_is_confirmed_recorded_and_ends_the_call
         assert (again.status_code, again.json()["error"]["code"]) == (403, "dnc-listed")
 
 
+async def test_a_request_over_the_spend_cap_is_told_when_to_come_again(tmp_path: Path) -> None:
+    async with quiet_stage(tmp_path, RELAY_CALLS_PER_HOUR="1") as stage:
+        await stage.play(scene("spent", callee={"turn": [{"hang_up": True}]}))
+        refused = await stage.http.post("/v1/calls", json=ORDER)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "spend-cap")
+        assert int(refused.headers["Retry-After"]) > 0
+        assert len(stage.carrier.calls) == 1
+
+
+async def test_an_opt_out_through_the_agents_tool_is_one_like_any_other(tmp_path: Path) -> None:
+    turns = [{"say": "I do not want this.", "pause_seconds": 0.2}]
+    agent = {"commit_seconds": 0.3, "turn": [{"tool": {"name": "mark_do_not_call"}, "reply": "Very well."}]}
+    async with quiet_stage(tmp_path) as stage:
+        performance = await stage.play(scene("opt-out", callee={"turn": turns}, agent=agent))
+        assert ending(performance) == ("callee", "opted-out")
+        assert performance.ledger.violations == []
+        again = await stage.http.post("/v1/calls", json=ORDER)
+        assert (again.status_code, again.json()["error"]["code"]) == (403, "dnc-listed")
+
+
+def read(archive: tarfile.TarFile, name: str) -> Any:
+    """One file of an evidence pack."""
+    content = archive.extractfile(next(each for each in archive.getnames() if each.endswith(f"/{name}")))
+    assert content is not None
+    return orjson.loads(content.read())
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 async def test_a_call_leaves_an_evidence_pack_with_every_rule_and_an_intact_chain(tmp_path: Path) -> None:
     async with quiet_stage(tmp_path) as stage:
         performance = await stage.play(scene("evidence"))
@@ -95,14 +129,18 @@ async def test_a_call_leaves_an_evidence_pack_with_every_rule_and_an_intact_chai
         pack = await stage.http.get(f"/v1/calls/{performance.answer['id']}/evidence")
     with tarfile.open(fileobj=io.BytesIO(pack.content)) as archive:
         names = {Path(name).name for name in archive.getnames()}
-        verdicts = next(name for name in archive.getnames() if name.endswith("verdicts.json"))
-        content = archive.extractfile(verdicts)
-        assert content is not None
         rules = [
-            finding["rule"] for verdict in orjson.loads(content.read()) for finding in verdict["findings"]
+            finding["rule"] for verdict in read(archive, "verdicts.json") for finding in verdict["findings"]
         ]
+        (script,) = read(archive, "script.json")
+        disclosure = read(archive, "disclosure.json")
     assert {"record.json", "verdicts.json", "chain.json", "transcript.json"} <= names
     assert len(rules) > 10
+    profile = load_profiles(AGENTS)["default"]
+    assert script["profile"] == digest(orjson.dumps(profile.model_dump(), option=orjson.OPT_SORT_KEYS))
+    assert disclosure["text_sha256"] == digest(b"This is an automated call. Hello?")
+    assert disclosure["mark"].startswith("opening.")
+    assert script["at"] < disclosure["heard_at"]
 
 
 async def test_records_lists_and_idempotency_keys_outlive_the_process(tmp_path: Path) -> None:

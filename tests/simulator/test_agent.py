@@ -150,7 +150,7 @@ async def open_service(
     emulator = emulator_of(script or scenario(), ledger)
     near, far = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(emulator.serve, far)
+        nursery.start_soon(emulator.serve, far)  # noqa: ASYNC113 - it answers whenever it comes to run
         service = Service(await connect(nursery, near, key), ledger)
         nursery.start_soon(service.receive)
         if line:

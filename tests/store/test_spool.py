@@ -15,7 +15,7 @@ from relay.compliance.case import Suppression
 from relay.outcomes import Blame, Ending, Reason
 from relay.store import CallRecord, MemoryStore, StoreError, Written
 from relay.store.ledger import ListEntry, Listing
-from relay.store.records import Progress
+from relay.store.records import Progress, StoreRefused
 from relay.store.spool import WAITING_LINES, Spool, open_spool
 from tests.store.conftest import NOW, NUMBER, a_call
 
@@ -131,21 +131,52 @@ async def test_a_line_that_the_store_refuses_does_not_block_the_others(
 ) -> None:
     class Picky(Plug):
         async def write(self, progress: Progress) -> Written:
-            if progress.call_id == "call_of_nobody":
-                raise StoreError("cannot be kept")
+            if self.is_up and progress.call_id == "call_of_nobody":
+                raise StoreRefused("cannot be kept")
             return await super().write(progress)
 
     picky = Picky()
     record = await picky.add(a_call())
     async with open_spool(picky, path) as spool:
+        picky.is_up = False
         await spool.save(a_call(id="call_of_nobody"))
         record.note(NOW, "kept")
         await spool.save(record)
+        picky.is_up = True
         await spool.wait_written()
         assert spool.refused == 1
     found = await picky.get(record.id)
     assert found is not None
     assert len(found.events) == 1
+
+
+async def test_a_ledger_that_reads_but_cannot_write_loses_nothing(
+    path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    class Full(Plug):
+        async def write(self, progress: Progress) -> Written:
+            self.look()
+            return await super().write(progress)
+
+        async def get(self, call_id: str) -> CallRecord | None:
+            return await MemoryStore.get(self, call_id)  # a full disk is read as well as ever
+
+    full = Full()
+    record = await full.add(a_call())
+    async with open_spool(full, path) as spool:
+        full.is_up = False
+        record.note(NOW, "said while the disk was full")
+        await spool.save(record)
+        await spool.suppress([ListEntry("+12025550143", Listing.ADDED, "call:key", record.id, NOW)])
+        await trio.sleep(60)
+        assert spool.problem is not None
+        full.is_up = True
+        await spool.wait_written()
+        assert spool.refused == 0
+    found = await full.get(record.id)
+    assert found is not None
+    assert [event["event"] for event in found.events] == ["said while the disk was full"]
+    assert len(await full.suppressions(0, 10)) == 1
 
 
 async def test_a_full_spool_says_so(plug: Plug, path: Path) -> None:

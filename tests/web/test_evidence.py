@@ -21,6 +21,7 @@ from relay.compliance import DialRequest, Facts, Permit, Purpose, Refused, check
 from relay.outcomes import Blame, Ending, Reason
 from relay.store import CallRecord, Store, TranscriptLine
 from relay.store.chain import Integrity, SealedEntry, Verification, verify
+from relay.store.records import stamp
 from relay.web.evidence import evidence_routes, pack
 from tests.store.conftest import a_call
 from tests.web.api import BEARER, LEDGERS, NOW, NUMBER, OTHER, TOKEN, ApiClient, client_of, open_ledger
@@ -91,6 +92,8 @@ async def test_the_archive_holds_all_that_is_on_record(
     assert set(files) == {
         "record.json",
         "verdicts.json",
+        "script.json",
+        "disclosure.json",
         "transcript.json",
         "events.jsonl",
         "chain.json",
@@ -109,6 +112,34 @@ async def test_the_verdict_is_there_with_every_rule(client: ApiClient, call: Cal
     (verdict,) = json.loads(unpack(await fetch(client, call.id))["verdicts.json"])
     told = {finding["rule"] for finding in verdict["findings"]}
     assert {rule.id for rule in load_rulebook().rules} <= told
+
+
+OURS = {"event": "script", "profile": "p", "session": "s"}
+FIRST, SECOND = {**OURS, "opening": "o1"}, {**OURS, "opening": "o2"}
+HEARD = {"event": "opening heard", "mark": "opening.1.0"}
+
+
+@pytest.mark.parametrize(
+    ("events", "text", "mark"),
+    [
+        ([], None, None),
+        ([FIRST], "o1", None),
+        ([FIRST, HEARD], "o1", "opening.1.0"),
+        ([FIRST, SECOND, HEARD], "o2", "opening.1.0"),
+        ([FIRST, HEARD, OURS], "o1", "opening.1.0"),
+    ],
+)
+def test_the_disclosure_is_proven_by_the_echo_of_its_mark(
+    events: list[dict[str, str]], text: str | None, mark: str | None
+) -> None:
+    record = a_call()
+    for event in events:
+        record.note(NOW, event["event"], **{key: event[key] for key in event if key != "event"})
+    files = unpack(pack(record, [], [], Verification(Integrity.INTACT)))
+    heard_at = None if mark is None else stamp(NOW)
+    assert json.loads(files["disclosure.json"]) == {"text_sha256": text, "heard_at": heard_at, "mark": mark}
+    scripts = [event for event in events if event["event"] == "script"]
+    assert json.loads(files["script.json"]) == [{"at": stamp(NOW), **script} for script in scripts]
 
 
 async def test_the_chain_can_be_verified_by_whoever_has_the_archive(

@@ -1,0 +1,379 @@
+"""The ledger, the carrier and the live calls agree in the end, and nobody else's call is ever touched.
+
+Must not know HTTP or real time: the carrier is a class, the ledger the one in memory, the clock jumps.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from relay.carrier import AlreadyEnded, CarrierCall, NotHungUp, Unavailable, Uncertain
+from relay.course import UNKNOWN_SECONDS
+from relay.outcomes import Blame, Ending, Reason
+from relay.reconciler import ORPHANS_AT_ONCE, RECONCILE_SECONDS, RENEW_SECONDS
+from relay.store import LEASE_SECONDS, CallRecord, ListEntry, Listing, Status, StoreError, open_spool
+from relay.switchboard import Document
+from relay.wire.callbacks import (
+    CarrierStatus,
+    RecordingCallback,
+    RecordingStatus,
+    StatusCallback,
+)
+from tests.test_switchboard import NUMBER, SID, STREAM, CountingStore, Desk, open_desk, virtual_now
+
+FOREIGN_SID = "CA" + "f" * 32
+A_ROUND_SECONDS = RECONCILE_SECONDS + LEASE_SECONDS + 1  # until an orphan that was just lost is looked at
+
+
+async def orphan(desk: Desk, *, sid: str | None = SID, status: Status = Status.LIVE) -> CallRecord:
+    """A call whose node is gone."""
+    record = CallRecord(
+        id=f"call_{len(await desk.store.recent(100))}",
+        to=NUMBER,
+        agent="default",
+        started_at=virtual_now(),
+        time_limit_seconds=600,
+        owner="gone",
+    )
+    await desk.store.add(record)
+    record.sid = sid
+    record.raise_status(status)
+    await desk.store.save(record)
+    return record
+
+
+async def settled(desk: Desk, call_id: str) -> CallRecord:
+    """The call as the ledger has it when everything is over."""
+    record = await desk.store.get(call_id)
+    assert record is not None
+    assert record.status is Status.ENDED
+    assert desk.store.saved.count(call_id) == 1
+    return record
+
+
+def ended_as(record: CallRecord) -> tuple[Blame, Reason] | None:
+    return None if record.ending is None else (record.ending.blame, record.ending.reason)
+
+
+# ---- calls that nobody holds ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("found", "blame", "reason"),
+    [
+        (CarrierStatus.COMPLETED, Blame.US, Reason.CUT),
+        (CarrierStatus.BUSY, Blame.CALLEE, Reason.BUSY),
+        (CarrierStatus.NO_ANSWER, Blame.CALLEE, Reason.NO_ANSWER),
+        (CarrierStatus.CANCELED, Blame.CARRIER, Reason.CANCELED),
+    ],
+)
+async def test_an_orphan_that_the_carrier_has_ended_gets_its_record(
+    autojump_clock: MockClock, found: CarrierStatus, blame: Blame, reason: Reason
+) -> None:
+    async with open_desk() as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        desk.carrier.status = CarrierCall(SID, found, NUMBER)
+        record = await orphan(desk)
+        await trio.sleep(A_ROUND_SECONDS)
+        kept = await settled(desk, record.id)
+        assert ended_as(kept) == (blame, reason)
+        assert kept.carrier_confirmed_at is not None
+        assert desk.carrier.hung_up == []
+
+
+@pytest.mark.parametrize("answer", ["hung up", "already ended"])
+async def test_an_orphan_in_progress_is_hung_up_and_gets_its_record(
+    autojump_clock: MockClock, answer: str
+) -> None:
+    async with open_desk() as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        desk.carrier.status = CarrierCall(SID, CarrierStatus.IN_PROGRESS, NUMBER)
+        if answer == "already ended":
+            desk.carrier.hang_up_answer = AlreadyEnded()
+        record = await orphan(desk)
+        await trio.sleep(A_ROUND_SECONDS)
+        assert ended_as(await settled(desk, record.id)) == (Blame.US, Reason.CUT)
+        assert [sid for sid, _ in desk.carrier.hung_up] == [SID]
+        assert await desk.store.verify(record.id) is not None
+
+
+async def test_an_orphan_that_cannot_be_hung_up_is_tried_again(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        desk.carrier.status = Unavailable(None, 503, "no answer")
+        desk.carrier.hang_up_answer = NotHungUp("503")
+        record = await orphan(desk)
+        await trio.sleep(3 * A_ROUND_SECONDS)
+        kept = await desk.store.get(record.id)
+        assert kept is not None
+        assert kept.ending is None
+        desk.carrier.hang_up_answer = AlreadyEnded()
+        await trio.sleep(A_ROUND_SECONDS)
+        assert ended_as(await settled(desk, record.id)) == (Blame.US, Reason.CUT)
+
+
+async def test_an_orphan_that_may_have_been_placed_is_waited_for_before_it_counts_as_not_placed(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_desk() as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        record = await orphan(desk, sid=None, status=Status.UNKNOWN)
+        await trio.sleep(UNKNOWN_SECONDS - 1)
+        kept = await desk.store.get(record.id)
+        assert kept is not None
+        assert kept.ending is None
+        await trio.sleep(A_ROUND_SECONDS)
+        assert ended_as(await settled(desk, record.id)) == (Blame.CARRIER, Reason.NOT_PLACED)
+        assert desk.carrier.asked == []
+        assert desk.carrier.hung_up == []
+
+
+async def test_an_orphan_whose_sid_a_late_callback_tells_is_asked_after(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        desk.carrier.status = CarrierCall(SID, CarrierStatus.RINGING, NUMBER)
+        record = await orphan(desk, sid=None, status=Status.UNKNOWN)
+        await trio.sleep(100)
+        await desk.board.carrier_called_back(record.id, StatusCallback(SID, CarrierStatus.RINGING))
+        await trio.sleep(A_ROUND_SECONDS)
+        assert ended_as(await settled(desk, record.id)) == (Blame.US, Reason.CUT)
+        assert [sid for sid, _ in desk.carrier.hung_up] == [SID]
+
+
+async def test_what_else_the_carrier_has_is_left_alone(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        desk.carrier.status = CarrierCall(FOREIGN_SID, CarrierStatus.IN_PROGRESS, NUMBER)
+        await desk.board.carrier_called_back(
+            "call_of_others", StatusCallback(FOREIGN_SID, CarrierStatus.IN_PROGRESS)
+        )
+        record = await orphan(desk, sid=None)
+        assert await desk.store.learn_sid(record.id, SID)
+        await desk.board.carrier_called_back(record.id, StatusCallback(FOREIGN_SID, CarrierStatus.COMPLETED))
+        kept = await desk.store.get(record.id)
+        assert kept is not None
+        assert (kept.sid, kept.carrier_confirmed_at) == (SID, None)
+        await trio.sleep(10 * A_ROUND_SECONDS)
+        assert FOREIGN_SID not in desk.carrier.asked
+        assert FOREIGN_SID not in [sid for sid, _ in desk.carrier.hung_up]
+
+
+async def test_undecided_orphans_do_not_hold_up_those_behind_them(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        for _ in range(2 * ORPHANS_AT_ONCE):
+            await orphan(desk, sid=None, status=Status.UNKNOWN)
+        desk.carrier.status = CarrierCall(SID, CarrierStatus.COMPLETED, NUMBER)
+        record = await orphan(desk)
+        await trio.sleep(A_ROUND_SECONDS)
+        await settled(desk, record.id)
+
+
+async def test_a_bug_in_one_round_stops_no_later_one(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        desk.carrier.hang_up_answer = ZeroDivisionError()
+        record = await orphan(desk)
+        await trio.sleep(A_ROUND_SECONDS)
+        desk.carrier.hang_up_answer = AlreadyEnded()
+        await trio.sleep(A_ROUND_SECONDS)
+        await settled(desk, record.id)
+
+
+# ---- calls that we hold ---------------------------------------------------------------------------
+
+
+async def test_a_long_call_keeps_its_lease(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        line = await desk.placed()
+        phone = await desk.streams_in(line)
+        desk.nursery.start_soon(desk.stay_on_the_line, phone)
+        await desk.opens(phone)
+        for _ in range(10):
+            await trio.sleep(LEASE_SECONDS / 2)
+            assert await desk.store.orphans("other", LEASE_SECONDS, 10) == []
+        assert line.ending is None
+        desk.board.cut_all()
+
+
+async def test_what_was_said_is_in_the_ledger_within_a_second(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        line = await desk.placed()
+        phone = await desk.streams_in(line)
+        desk.nursery.start_soon(desk.stay_on_the_line, phone)
+        agent = await desk.opens(phone)
+        await agent.say(type="transcript.user", text="Tuesday, please.")
+        await trio.sleep(1.1)
+        kept = await desk.store.get(line.record.id)
+        assert kept is not None
+        assert [said.text for said in kept.transcript] == ["Tuesday, please."]
+        assert kept.ending is None
+        desk.board.cut_all()
+
+
+async def test_a_call_that_is_just_being_added_is_not_taken_for_a_lost_one(autojump_clock: MockClock) -> None:
+    class SlowStore(CountingStore):
+        async def add(self, record: CallRecord) -> CallRecord:
+            await trio.sleep(1)
+            return await super().add(record)
+
+    async with open_desk(store=SlowStore()) as desk:
+        held = await desk.placed()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(desk.place)
+            await trio.sleep(0.5)
+            await desk.reconciler.renew()
+            new = desk.board.lines[-1]
+            assert new is not held
+            assert new.ending is None
+        assert not new.yielded
+        desk.board.cut_all()
+
+
+async def test_a_line_that_lost_its_fence_closes_and_says_nothing_to_anybody(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_desk() as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        line = await desk.placed()
+        phone = await desk.streams_in(line)
+        desk.nursery.start_soon(desk.stay_on_the_line, phone)
+        await desk.opens(phone)
+        assert await desk.store.take_over(line.record.id, 1, "other", LEASE_SECONDS)
+        began = trio.current_time()
+        assert await phone.wait_closed() == 1000
+        assert trio.current_time() - began <= RENEW_SECONDS
+        await desk.board.wait_idle()
+        assert all(stream.closed for stream in desk.streams)
+        assert desk.carrier.hung_up == []
+        assert desk.store.saved == []
+        kept = await desk.store.get(line.record.id)
+        assert kept is not None
+        assert (kept.owner, kept.ending) == ("other", None)
+
+
+async def test_a_word_said_too_late_tells_that_the_call_is_another_nodes(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        line = await desk.placed()
+        assert await desk.store.take_over(line.record.id, 1, "other", LEASE_SECONDS)
+        await desk.reconciler.save_live()
+        assert line.yielded
+        await desk.board.wait_idle()
+        assert desk.carrier.hung_up == []
+
+
+# ---- what other nodes hear ------------------------------------------------------------------------
+
+
+async def test_a_callback_that_another_node_got_reaches_the_owner_and_teaches_the_sid(
+    autojump_clock: MockClock,
+) -> None:
+    store = CountingStore()
+    async with open_desk(store=store) as owner, open_desk(store=store, node="other") as other:
+        owner.nursery.start_soon(owner.reconciler.run)
+        owner.carrier.answer = Uncertain("timed out")
+        line = await owner.placed()
+        await other.board.carrier_called_back(line.record.id, StatusCallback(SID, CarrierStatus.RINGING))
+        await trio.sleep(0.5)
+        assert (line.record.sid, line.record.status) == (SID, Status.RINGING)
+        await other.board.carrier_called_back(line.record.id, StatusCallback(SID, CarrierStatus.BUSY))
+        began = trio.current_time()
+        record = await owner.ended(line, Blame.CALLEE, Reason.BUSY)
+        assert trio.current_time() - began <= 1
+        assert record.carrier_confirmed_at is not None
+
+
+# ---- the ledger is down ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outage_seconds", [5, 45, 200])
+async def test_a_call_outlives_the_ledger_and_its_record_is_whole_when_it_is_back(
+    autojump_clock: MockClock, tmp_path: Path, outage_seconds: int
+) -> None:
+    store = CountingStore()
+    async with (
+        open_spool(store, tmp_path / "spool") as spool,
+        open_spool(store, tmp_path / "other spool") as other_spool,
+        open_desk(store=store, spool=spool) as desk,
+        open_desk(store=store, spool=other_spool, node="other") as other,
+    ):
+        desk.nursery.start_soon(desk.reconciler.run)
+        other.nursery.start_soon(other.reconciler.run)
+        line = await desk.placed()
+        phone = await desk.streams_in(line)
+        desk.nursery.start_soon(desk.stay_on_the_line, phone)
+        agent = await desk.opens(phone)
+        store.fails = StoreError("disk full")
+        await agent.say(type="transcript.user", text="Are you there?")
+        await trio.sleep(outage_seconds)
+        assert line.ending is None
+        assert desk.board.refusal is not None
+        assert desk.board.refusal.code == "no-store"
+        store.fails = None
+        await spool.wait_written()  # its threads take no time on this clock
+        await other_spool.wait_written()
+        await trio.sleep(A_ROUND_SECONDS)
+        assert line.ending is None
+        await phone.say(event="stop", streamSid=STREAM)
+        await desk.board.wait_idle()
+        await spool.wait_written()
+        kept = await store.get(line.record.id)
+        assert kept is not None
+        assert ended_as(kept) == (Blame.CALLEE, Reason.HUNG_UP)
+        assert [said.text for said in kept.transcript] == ["Are you there?"]
+        assert "entry lost" not in [event["event"] for event in kept.events]
+
+
+async def test_a_call_that_ends_during_an_outage_gets_its_own_record_and_not_an_orphans(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    store = CountingStore()
+    async with open_spool(store, tmp_path / "spool") as spool, open_desk(store=store, spool=spool) as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        line = await desk.placed()
+        await trio.sleep(1.5)
+        store.fails = StoreError("disk full")
+        desk.board.hang_up(line, goodbye=False)
+        await trio.sleep(100)
+        store.fails = None
+        await spool.wait_written()  # its threads take no time on this clock
+        await trio.sleep(A_ROUND_SECONDS)
+        kept = await store.get(line.record.id)
+        assert kept is not None
+        assert kept.ending == Ending(Blame.US, Reason.OPERATOR)
+        assert [sid for sid, _ in desk.carrier.hung_up] == [SID]
+
+
+# ---- after the end --------------------------------------------------------------------------------
+
+
+async def test_what_comes_after_the_end_changes_nothing_but_the_confirmation(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_desk() as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        line = await desk.placed()
+        await desk.says(line, CarrierStatus.RINGING)
+        desk.board.hang_up(line, goodbye=False)
+        ended = (await desk.ended(line, Blame.US, Reason.OPERATOR)).as_json()
+        ready = RecordingCallback(SID, "RE" + "3" * 32, RecordingStatus.COMPLETED)
+        desk.board.recorded(line.record.id, ready)
+        await desk.says(line, CarrierStatus.COMPLETED)
+        await desk.store.suppress([ListEntry(line.record.to, Listing.ADDED, "t", "t", virtual_now())])
+        assert not await desk.board.hang_up_elsewhere(line.record.id, goodbye=True)
+        assert await desk.board.document(line.record.id, 1) is Document.HANG_UP
+        await trio.sleep(2 * A_ROUND_SECONDS)
+        kept = await desk.store.get(line.record.id)
+        assert kept is not None
+        assert {name for name, value in kept.as_json().items() if value != ended[name]} == {
+            "carrier_confirmed_at"
+        }
+        assert timedelta(0) <= virtual_now() - (kept.ended_at or virtual_now())
