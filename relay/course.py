@@ -200,6 +200,8 @@ class Course:
         line.noted("ended", ending.as_json())
         line.decided.set()
         record.raise_status(Status.ENDED)
+        known = {"call_sid": record.sid, "stream_sid": record.stream_sid, "session_id": record.session_id}
+        structlog.contextvars.bind_contextvars(**{name: sid for name, sid in known.items() if sid})
         if line.yielded:
             log.warning("call is another node's", fence=record.fence)
             return

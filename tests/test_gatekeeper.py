@@ -35,9 +35,12 @@ from tests.test_switchboard import (
     STREAM,
     CountingStore,
     Desk,
+    instant_disk,
     open_desk,
     virtual_now,
 )
+
+__all__ = ["instant_disk"]
 
 NIGHT = datetime(2026, 3, 11, 8, tzinfo=UTC)  # in all of America
 NOT_PERMITTED = (Blame.US, Reason.NOT_PERMITTED)
@@ -132,7 +135,7 @@ async def test_a_fact_that_cannot_be_learnt_refuses(
 
 
 async def test_a_ledger_that_goes_down_while_a_call_is_queued_refuses_its_dial(
-    autojump_clock: MockClock, tmp_path: Path
+    autojump_clock: MockClock, instant_disk: None, tmp_path: Path
 ) -> None:
     async with open_spooled(tmp_path) as desk:
         desk.carrier.queue_seconds = 5
@@ -353,7 +356,7 @@ async def test_an_opt_out_is_on_the_list_at_once(autojump_clock: MockClock) -> N
 
 @pytest.mark.parametrize("how", ["cut", "store down"])
 async def test_an_opt_out_survives_whatever_happens_to_us(
-    autojump_clock: MockClock, tmp_path: Path, how: str
+    autojump_clock: MockClock, instant_disk: None, tmp_path: Path, how: str
 ) -> None:
     async with open_spooled(tmp_path) as desk:
         line = await desk.placed(to=NUMBER)
@@ -379,7 +382,7 @@ async def test_an_opt_out_survives_whatever_happens_to_us(
 
 
 async def test_an_opt_out_whose_writing_is_cut_off_waits_in_the_spool(
-    autojump_clock: MockClock, tmp_path: Path
+    autojump_clock: MockClock, instant_disk: None, tmp_path: Path
 ) -> None:
     store = CountingStore()
     path = tmp_path / "spool"

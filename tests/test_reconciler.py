@@ -25,9 +25,20 @@ from relay.wire.callbacks import (
     RecordingStatus,
     StatusCallback,
 )
-from tests.test_switchboard import NUMBER, SID, STREAM, CountingStore, Desk, open_desk, virtual_now
+from tests.test_switchboard import (
+    NUMBER,
+    SID,
+    STREAM,
+    CountingStore,
+    Desk,
+    instant_disk,
+    open_desk,
+    virtual_now,
+)
 
 FOREIGN_SID = "CA" + "f" * 32
+__all__ = ["instant_disk"]
+
 A_ROUND_SECONDS = RECONCILE_SECONDS + LEASE_SECONDS + 1  # until an orphan that was just lost is looked at
 
 
@@ -296,7 +307,7 @@ async def test_a_callback_that_another_node_got_reaches_the_owner_and_teaches_th
 
 @pytest.mark.parametrize("outage_seconds", [5, 45, 200])
 async def test_a_call_outlives_the_ledger_and_its_record_is_whole_when_it_is_back(
-    autojump_clock: MockClock, tmp_path: Path, outage_seconds: int
+    autojump_clock: MockClock, instant_disk: None, tmp_path: Path, outage_seconds: int
 ) -> None:
     store = CountingStore()
     async with (
@@ -318,7 +329,7 @@ async def test_a_call_outlives_the_ledger_and_its_record_is_whole_when_it_is_bac
         assert desk.board.refusal is not None
         assert desk.board.refusal.code == "no-store"
         store.fails = None
-        await spool.wait_written()  # its threads take no time on this clock
+        await spool.wait_written()
         await other_spool.wait_written()
         await trio.sleep(A_ROUND_SECONDS)
         assert line.ending is None
@@ -333,7 +344,7 @@ async def test_a_call_outlives_the_ledger_and_its_record_is_whole_when_it_is_bac
 
 
 async def test_a_call_that_ends_during_an_outage_gets_its_own_record_and_not_an_orphans(
-    autojump_clock: MockClock, tmp_path: Path
+    autojump_clock: MockClock, instant_disk: None, tmp_path: Path
 ) -> None:
     store = CountingStore()
     async with open_spool(store, tmp_path / "spool") as spool, open_desk(store=store, spool=spool) as desk:
@@ -344,7 +355,7 @@ async def test_a_call_that_ends_during_an_outage_gets_its_own_record_and_not_an_
         desk.board.hang_up(line, goodbye=False)
         await trio.sleep(100)
         store.fails = None
-        await spool.wait_written()  # its threads take no time on this clock
+        await spool.wait_written()
         await trio.sleep(A_ROUND_SECONDS)
         kept = await store.get(line.record.id)
         assert kept is not None

@@ -347,6 +347,17 @@ class Desk:
         return record
 
 
+@pytest.fixture
+def instant_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No threads: on a clock that jumps, hours would pass while one of them writes."""
+
+    async def run_sync(work: Callable[..., Any], *given: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        return work(*given)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+
+
 @asynccontextmanager
 async def open_desk(**settings: Any) -> AsyncIterator[Desk]:
     """A node; whatever still runs behind the block, its calls excepted, is cancelled."""
