@@ -36,6 +36,21 @@ NEEDS: Final[dict[str, tuple[Callable[[], bool], str]]] = {
     "needs_postgres": (_has_postgres, "apt-get install postgresql"),
 }
 
+# Whole calls in real time, real databases, floods and searches: `make test-fast` leaves them out.
+SLOW: Final = (
+    "tests/compliance/",
+    "tests/e2e/",
+    "tests/store/",
+    "tests/web/test_advisories.py",
+    "tests/web/test_edge.py",
+    "tests/web/test_evidence.py",
+    "tests/web/test_numbers.py",
+    "tests/test_bench.py",
+    "tests/test_check.py",
+    "tests/test_cli.py",
+    "tests/test_dial_campaign.py",
+)
+
 _LEFT_OUT: Final = pytest.StashKey[list[str]]()
 
 
@@ -43,9 +58,13 @@ def _everything_must_run() -> bool:
     return os.environ.get("RELAY_TEST_ALL") == "1"
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A newcomer's machine leaves out what it cannot run; with RELAY_TEST_ALL=1 the lack is a failure."""
     config.stash[_LEFT_OUT] = []
+    for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
     for marker, (is_there, remedy) in NEEDS.items():
         needing = [item for item in items if item.get_closest_marker(marker)]
         if not needing or is_there():

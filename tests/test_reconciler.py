@@ -343,6 +343,32 @@ async def test_a_call_outlives_the_ledger_and_its_record_is_whole_when_it_is_bac
         assert "entry lost" not in [event["event"] for event in kept.events]
 
 
+async def test_after_an_outage_nobody_takes_what_its_owner_had_no_time_to_renew(
+    autojump_clock: MockClock, instant_disk: None, tmp_path: Path
+) -> None:
+    store = CountingStore()
+    async with (
+        open_spool(store, tmp_path / "spool") as spool,
+        open_spool(store, tmp_path / "other spool") as other_spool,
+        open_desk(store=store, spool=spool) as desk,
+        open_desk(store=store, spool=other_spool, node="other") as other,
+    ):
+        desk.nursery.start_soon(desk.reconciler.run)
+        line = await desk.placed()
+        await trio.sleep_until(3)
+        other.nursery.start_soon(other.reconciler.run)
+        await trio.sleep_until(RENEW_SECONDS + 1)
+        store.fails = StoreError("disk full")
+        await trio.sleep_until(6 * RENEW_SECONDS + 0.5)  # the other looks for orphans next, then we renew
+        store.fails = None
+        await trio.sleep_until(6 * RENEW_SECONDS + 5)
+        assert line.record.fence == 0
+        kept = await store.get(line.record.id)
+        assert kept is not None
+        assert (kept.owner, kept.fence) == ("node", 0)
+        desk.board.cut_all()
+
+
 async def test_a_call_that_ends_during_an_outage_gets_its_own_record_and_not_an_orphans(
     autojump_clock: MockClock, instant_disk: None, tmp_path: Path
 ) -> None:
