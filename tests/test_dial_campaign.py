@@ -362,11 +362,11 @@ def fast_clock(monkeypatch: pytest.MonkeyPatch) -> MockClock:
 
 
 @pytest.mark.slow
-async def test_five_hundred_calls_on_sqlite(fast_clock: MockClock, tmp_path: Path) -> None:
-    calls = 500
+async def test_two_hundred_calls_on_sqlite(fast_clock: MockClock, tmp_path: Path) -> None:
+    calls = 200
     url = f"sqlite:///{tmp_path / 'relay.db'}"
     async with open_store(url, b"of tests") as store, trio.open_nursery() as nursery:
         campaign = Campaign(nursery, store, seed=1, clock=lambda: datetime.now(UTC))
-        records = await campaign.run(calls, killed_every=100)
+        records = await campaign.run(calls, killed_every=50)
         await check_campaign(campaign, records, calls)
         nursery.cancel_scope.cancel()
