@@ -113,7 +113,7 @@ class Dialer:
     async def dial(
         self, order: DialOrder, permission: Permission, *, on_dialing: Callable[[], None] = lambda: None
     ) -> Dialled:
-        """Place a call, in its turn. Tried again only where Twilio certainly did nothing (dossier 3.6).
+        """Place a call, in its turn. Tried again only where Twilio certainly did nothing.
 
         Nothing is sent without a permit, and each request spends one of its own.
         """

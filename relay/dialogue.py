@@ -2,7 +2,7 @@
 
 Knows no trio, no clock, no socket and no log; `now` is an argument in seconds, answers are actions.
 
-The rules of interruption are those of the AssemblyAI dossier, section 9; those of the opening and of the
+The rules of interruption follow what the live agent service was seen to do; those of the opening and of the
 goodbye are ours: nothing of the callee's is forwarded before the opening was heard, and no call hangs up on a
 sentence. An opt-out overrides all of it.
 """

@@ -3,8 +3,8 @@
 Knows no trio, no clock, no socket, no log and no wire.
 
 The farewell is a reply that begins after the goodbye was asked for and completes. The reply in which the
-agent called `end_call` is none: the tool's result starts another one (AssemblyAI dossier, section 8), and a
-call that hung up in between would cut it off. Only when none comes does what was spoken before count.
+agent called `end_call` is none: the tool's result starts another one, and a call that hung up in between
+would cut it off. Only when none comes does what was spoken before count.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Knows no trio, no clock, no socket and no log; seconds come in as `now`.
 
 A mark is echoed when the audio before it was played *or dropped by a clear*, so an echo alone proves nothing
-(Twilio dossier, section 1.4): marks carry the generation in which they were sent, a clear begins a new one.
+(Twilio's page on WebSocket messages): marks carry the generation in which they were sent, a clear begins a
+new one.
 """
 
 from __future__ import annotations

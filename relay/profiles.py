@@ -35,7 +35,7 @@ class ProfileError(ValueError):
 class TurnDetection(BaseModel):
     """`input.turn_detection`; whatever is None is not sent, and the vendor's adaptive default stays.
 
-    Ranges from AssemblyAI dossier 6.3. Setting a silence switches adaptive pacing off for the whole session.
+    Ranges as AssemblyAI documents them. Setting a silence switches adaptive pacing off for the whole session.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -2,7 +2,7 @@
 
 Knows no trio, no clock, no socket, no log and no function; results come in as text.
 
-A result that an interrupted turn asked for must not leak into the next (AssemblyAI dossier, section 9).
+A result that an interrupted turn asked for must not leak into the next.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Tool:
 
     @property
     def definition(self) -> dict[str, Any]:
-        """What `session.update` says of it: flat, not nested (AssemblyAI dossier 6.6)."""
+        """What `session.update` says of it: flat, not nested."""
         return {
             "type": "function",
             "name": self.name,

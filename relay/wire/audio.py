@@ -22,7 +22,7 @@ def is_digital_silence(payload: str) -> bool:
     """Whether the payload is nothing but 0xFF bytes (or is empty).
 
     0xFF is six one-bits in every base64 digit, which is `/`; only the last digit before padding differs.
-    AssemblyAI opens each reply with such frames: dossier section 7.8.
+    AssemblyAI was seen to open each reply with such frames.
     """
     return payload.lstrip("/") in ("", "w==", "8=")
 

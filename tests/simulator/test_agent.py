@@ -1,4 +1,4 @@
-"""The emulated agent against the dossier: what the live service does, and when. In virtual time."""
+"""The emulated agent against its specification: what the live service does, and when. In virtual time."""
 
 from __future__ import annotations
 
