@@ -917,7 +917,7 @@ async def test_a_call_taken_up_again_goes_on_without_an_opening(autojump_clock: 
         await scene.ended(Blame.CALLEE, Reason.HUNG_UP)
 
 
-async def test_a_bug_raises_and_closes_both_legs(autojump_clock: MockClock) -> None:
+async def test_a_bug_raises_says_goodbye_to_the_agent_and_closes_both_legs(autojump_clock: MockClock) -> None:
     class Torn(Notebook):
         def noted(self, event: str, fields: Mapping[str, Any]) -> None:
             if event == "session ready":
@@ -925,12 +925,18 @@ async def test_a_bug_raises_and_closes_both_legs(autojump_clock: MockClock) -> N
 
     ours, theirs = memory_pair()
     streams = [ours]
+    last_words: list[str] = []
     with pytest.RaisesGroup(pytest.RaisesExc(ZeroDivisionError), flatten_subgroups=True):
         async with trio.open_nursery() as nursery:
             leg, _ = await join_phone_leg(nursery, ours, theirs)
             scene = Scene(nursery, nowait=True)
             scene.our_streams = streams
-            nursery.start_soon(scene.ready)
+
+            async def listen() -> None:
+                agent = await scene.ready()
+                last_words.append((await agent.hear("session.end"))["type"])
+
+            nursery.start_soon(listen)
             await Call(
                 phone=leg,
                 stream_sid=STREAM,
@@ -943,3 +949,4 @@ async def test_a_bug_raises_and_closes_both_legs(autojump_clock: MockClock) -> N
             ).run()
     assert len(streams) == 2
     assert all(stream.closed for stream in streams)
+    assert last_words == ["session.end"]  # a bare close would be billed for half a minute more

@@ -717,6 +717,7 @@ async def test_a_hang_up_that_fails_is_not_the_end_of_anything(autojump_clock: M
         desk.carrier.hang_up_answer = NotHungUp("503")
         desk.board.hang_up(line, goodbye=False)
         await desk.ended(line, *OPERATOR)
+        assert len(desk.carrier.hung_up) == 2  # tried again when the call is seen off
 
 
 # ---- farewells ------------------------------------------------------------------------------------

@@ -34,6 +34,16 @@ async def test_at_night_nothing_is_dialled_and_the_answer_names_the_rule(tmp_pat
         assert call["ending"] == {"blame": "us", "reason": "not-permitted"}
 
 
+@pytest.mark.parametrize(
+    "to", ["abc+12025550143", "client:x+12025550143", "+１２０２５５５０１４３", "12025550143"]
+)
+async def test_what_is_no_number_is_a_bad_value_and_leaves_no_record(to: str, tmp_path: Path) -> None:
+    async with quiet_stage(tmp_path) as stage:
+        answer = await stage.http.post("/v1/calls", json={**ORDER, "to": to})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (422, "bad-value")
+        assert (await stage.http.get("/v1/calls")).json()["calls"] == []
+
+
 async def test_a_listed_number_is_not_dialled(tmp_path: Path) -> None:
     async with quiet_stage(tmp_path) as stage:
         listed = await stage.http.post("/v1/dnc", json={"number": CALLEE, "source": "letter"})

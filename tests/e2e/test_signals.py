@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ import orjson
 import pytest
 import trio
 
-from relay.rehearsal import Performance, Stage, Unplayed, open_stage
+from relay.rehearsal import ACCOUNT_SID, Performance, Stage, Unplayed, open_stage
 from relay.simulator.ledger import Entry
 from tests.e2e.scenes import AGENTS, EXPLANATION, scene
 
@@ -128,3 +129,29 @@ def test_the_outside_rig_finds_nothing_to_object_to(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:{taken}", "nowhere.invalid:80"])
+def test_serve_says_why_it_cannot_listen_and_exits_with_2(bind: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = {
+            "PUBLIC_URL": "http://127.0.0.1:1",
+            "TWILIO_ACCOUNT_SID": ACCOUNT_SID,
+            "TWILIO_AUTH_TOKEN": "token",
+            "TWILIO_FROM_NUMBER": "+12025550100",
+            "ASSEMBLYAI_API_KEY": "key",
+            "RELAY_BIND": bind.format(taken=taken.getsockname()[1]),
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "relay", "serve"],
+            env=settings,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 2
+    assert "RELAY_BIND: cannot listen there" in done.stderr
+    assert "Traceback" not in done.stderr
