@@ -355,7 +355,7 @@ class Call:
 
     async def _run_tool(self, run: RunTool) -> None:
         started_at = trio.current_time()
-        outcome = await self._tools.run(run.name, run.arguments)
+        outcome = await self._tools.run(run.name, run.arguments, run.call_id)
         now = trio.current_time()
         self._diary.noted(
             "tool", {"tool": run.name, "seconds": round(now - started_at, 3), "ok": not outcome.is_error}

@@ -30,11 +30,12 @@ from relay.dialogue import OPENING_SECONDS, READY_SECONDS
 from relay.legs import HandshakeRefused, Leg, open_agent_leg
 from relay.outcomes import LegClosed, Refusal, WireError
 from relay.probe import Probe
-from relay.profiles import Profile, compose
-from relay.service import agent_opener, load_profiles, overrides
-from relay.settings import ConfigurationError, Settings, is_loopback, load_settings
-from relay.tools import Toolbox
-from relay.tools.builtin import Appointments, builtin_tools
+from relay.profiles import DEFAULT_AGENT, compose
+from relay.roster import Roster, load_roster, overrides
+from relay.service import agent_opener
+from relay.settings import ConfigurationError, Settings, load_settings
+from relay.shapes import is_loopback
+from relay.tools import definitions
 from relay.web.edge import Limits
 from relay.wire import agent, signature, twiml
 from relay.wire.carrier_errors import explain
@@ -92,33 +93,29 @@ def look_around(settings: Settings) -> list[Finding]:
 
 def _look_at_agents(settings: Settings) -> list[Finding]:
     try:
-        profiles = load_profiles(settings.agents_dir)
+        roster = load_roster(settings)
     except ConfigurationError as problem:
         return [Finding("agents", FAIL, str(problem), "Mend the file: `relay serve` does not start.")]
-    return [Finding(f"agent {each.name}", *_look_at_agent(each, settings)) for each in profiles.values()]
+    return [Finding(f"agent {name}", *_look_at_agent(name, roster, settings)) for name in roster.profiles]
 
 
-def _look_at_agent(profile: Profile, settings: Settings) -> Answer:
-    session = _compose(profile, settings)
+def _look_at_agent(name: str, roster: Roster, settings: Settings) -> Answer:
+    session = _compose(name, roster, settings)
     if isinstance(session, Refusal):
         if session.code == "variable-missing":
             return OK, f"{session.message} (`relay call --var NAME=VALUE`)", ""
         return FAIL, session.message, SESSION
     characters = len(session["greeting"])
     seconds = characters / CHARACTERS_PER_SECOND
-    found = f"opening of {characters} characters, about {seconds:.0f} s; {len(profile.tools)} tools"
+    found = f"opening of {characters} characters, about {seconds:.0f} s; {len(roster.tools[name])} tools"
     if seconds > OPENING_SECONDS:
         return WARN, found, f"Shorten it: after {OPENING_SECONDS:g} s the person can talk into it."
     return OK, found, ""
 
 
-def _compose(profile: Profile, settings: Settings) -> dict[str, Any] | Refusal:
+def _compose(name: str, roster: Roster, settings: Settings) -> dict[str, Any] | Refusal:
     """The session of a call that brings no variables."""
-    tools = builtin_tools(Appointments())
-    if unknown := [name for name in profile.tools if name not in tools]:
-        return Refusal("unknown-tool", f"names tools that do not exist: {', '.join(unknown)}")
-    definitions = Toolbox(tools[name] for name in profile.tools).definitions
-    return compose(profile, overrides(settings), {}, definitions)
+    return compose(roster.profiles[name], overrides(settings), {}, definitions(roster.tools[name]))
 
 
 def _look_at_descriptors(settings: Settings) -> Answer:
@@ -258,7 +255,7 @@ def judge_clock(date: str, now: datetime) -> Answer:
 async def ask_agent_session(settings: Settings) -> Answer:
     """Whether the agent takes our key and the session of the default agent; billed as a second or two."""
     try:
-        session = _compose(load_profiles(settings.agents_dir)["default"], settings)
+        session = _compose(DEFAULT_AGENT, load_roster(settings), settings)
     except ConfigurationError:
         return FAIL, "not asked: the agents cannot be read", "Mend the agents first."
     if isinstance(session, Refusal):

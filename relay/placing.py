@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -22,7 +22,7 @@ from relay.outcomes import Refusal
 from relay.profiles import Overrides, Profile, compose, resume
 from relay.store import CallRecord
 from relay.terms import Terms
-from relay.tools import Tool, Toolbox
+from relay.tools import CallContext, Tool, Toolbox, definitions
 from relay.wire import twiml
 
 SCRIPT = "script"  # the note of what the agent is given, by its digests; one for each stream
@@ -66,7 +66,7 @@ class Office:
         house: House,
         *,
         profiles: Callable[[str], Profile | None],
-        tools: Mapping[str, Tool],
+        tools: Mapping[str, Sequence[Tool]],
         clock: Callable[[], datetime],
     ) -> None:
         self._house = house
@@ -79,12 +79,8 @@ class Office:
         profile = self._profiles(request.agent)
         if profile is None:
             return Refusal("unknown-agent", f"there is no agent called {request.agent[:64]}")
-        if unknown := [name for name in profile.tools if name not in self._tools]:
-            return Refusal(
-                "unknown-tool", f"agent {profile.name} names tools that do not exist: {', '.join(unknown)}"
-            )
-        toolbox = Toolbox(self._tools[name] for name in profile.tools)
-        session = compose(profile, self._house.overrides, request.variables, toolbox.definitions)
+        tools = self._tools[profile.name]
+        session = compose(profile, self._house.overrides, request.variables, definitions(tools))
         if isinstance(session, Refusal):
             return session
         house = self._house
@@ -105,7 +101,7 @@ class Office:
             owner=house.node,
         )
         return self._line(
-            record, profile, session, toolbox, Purpose(request.purpose) if request.purpose else None
+            record, profile, session, tools, Purpose(request.purpose) if request.purpose else None
         )
 
     def resume(self, record: CallRecord) -> Line | Refusal:
@@ -113,21 +109,21 @@ class Office:
         profile = self._profiles(record.agent)
         if profile is None:
             return Refusal("unknown-agent", f"there is no agent called {record.agent} any more")
-        toolbox = Toolbox(self._tools[name] for name in profile.tools if name in self._tools)
-        session = compose(profile, self._house.overrides, record.variables, toolbox.definitions)
+        tools = self._tools[profile.name]
+        session = compose(profile, self._house.overrides, record.variables, definitions(tools))
         if isinstance(session, Refusal):
             return session
         heard = any(event["event"] == OPENING_HEARD for event in record.events)
         said = [(line.role, line.text) for line in record.transcript]
         session = resume(session, said, heard=heard)
-        return self._line(record, profile, session, toolbox, Purpose(record.purpose), heard=heard)
+        return self._line(record, profile, session, tools, Purpose(record.purpose), heard=heard)
 
     def _line(
         self,
         record: CallRecord,
         profile: Profile,
         session: dict[str, Any],
-        toolbox: Toolbox,
+        tools: Sequence[Tool],
         asked: Purpose | None,
         *,
         heard: bool = False,
@@ -149,6 +145,7 @@ class Office:
             seller=profile.seller or profile.name,
             asked=asked,
         )
+        toolbox = Toolbox(tools, CallContext(record.id, record.to, record.variables))
         line = Line(record, self._order(record), plea, terms, toolbox, self._clock)
         line.noted(SCRIPT, _script(profile, session))
         return line

@@ -63,6 +63,40 @@ class Overrides(BaseModel):
     turn_detection: TurnDetection = TurnDetection()
 
 
+class Parameter(BaseModel):
+    """One argument of an HTTP tool; without `required` the agent may leave it out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: Literal["string", "integer", "number", "boolean"] = "string"
+    description: str = Field(min_length=1)
+    required: bool = True
+    enum: tuple[str, ...] = ()
+    pattern: str | None = None
+    max_length: int = Field(default=LONGEST_VALUE, ge=1, le=2000)
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+class HttpTool(BaseModel):
+    """A tool that is somebody's HTTP service; `{name}` in path or query of the URL is an argument.
+
+    The rest of the arguments travels in the query, or as JSON where the method has a body. `${NAME}` in a
+    header, and `secret`, which signs the request, name variables of the environment.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")
+    description: str = Field(min_length=1)
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "GET"
+    url: str = Field(pattern=r"^https?://[^{}/?#@]+(/|$)")  # no place in the host, no user
+    headers: dict[str, str] = {}
+    secret: str | None = None
+    timeout_seconds: float = Field(default=5.0, gt=0, le=10)
+    parameters: dict[str, Parameter] = {}
+
+
 class Profile(BaseModel):
     """One agent."""
 
@@ -79,6 +113,9 @@ class Profile(BaseModel):
     keyterms: tuple[str, ...] = Field(default=(), max_length=100)
     turn_detection: TurnDetection = TurnDetection()
     tools: tuple[str, ...] = ()
+    tools_file: str | None = None
+    """A Python file beside this one, whose functions `tools` may name."""
+    http_tools: tuple[HttpTool, ...] = ()
     variables: dict[str, str] = {}
     """Defaults of the template variables; one without a default must come with the request."""
 

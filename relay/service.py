@@ -10,13 +10,11 @@ import secrets
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from importlib import resources
-from pathlib import Path
 
 import structlog
 import trio
@@ -28,15 +26,14 @@ from relay.gatekeeper import Gatekeeper, rule_time_from
 from relay.legs import Leg, open_agent_leg
 from relay.outcomes import Blame, LegClosed, Reason
 from relay.probe import Probe
-from relay.profiles import Overrides, Profile, ProfileError, TurnDetection, read_profile
 from relay.reconciler import Reconciler
+from relay.roster import Roster, load_roster, overrides
 from relay.settings import ConfigurationError, Settings
 from relay.store import Retention, StoreError, open_spool
 from relay.store.sql import SqlStore, open_store
 from relay.store.subject_key import load_subject_key
 from relay.switchboard import House, Switchboard
 from relay.telemetry.capture import Captures
-from relay.tools.builtin import Appointments, builtin_tools
 from relay.web.app import Routes, create_app
 from relay.web.edge import serve as serve_edge
 from relay.web.evidence import evidence_routes
@@ -72,9 +69,9 @@ async def serve(
 ) -> None:
     """Run until the first signal has drained every call, or until cancelled. Raises ConfigurationError."""
     accounts = settings.require_serving()
-    profiles = load_profiles(settings.agents_dir)
     trust, rulebook, rule_time = _trust(settings), _rulebook(settings), rule_time_from(settings.clock)
     clock = partial(datetime.now, UTC)
+    roster = load_roster(settings)
     house, retention = _house(settings), _retention(settings)
     stop = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -89,6 +86,7 @@ async def serve(
                 dials_per_second=settings.dials_per_second,
                 clock=clock,
             ) as carrier,
+            aclosing(roster.web),
             trio.open_nursery() as last,
         ):
             async with trio.open_nursery() as front:
@@ -101,8 +99,8 @@ async def serve(
                         store=store,
                         spool=spool,
                         gatekeeper=_gatekeeper(settings, store, rulebook, clock, rule_time),
-                        profiles=profiles.get,
-                        tools=builtin_tools(Appointments()),
+                        profiles=roster.profiles.get,
+                        tools=roster.tools,
                         clock=clock,
                         probe=Probe(trust.public_url, trust.auth_tokens[0]),
                         captures=Captures(settings.capture_dir),
@@ -113,7 +111,7 @@ async def serve(
                         webhook_routes(switchboard, trust),
                         stream_routes(switchboard, trust),
                         health_routes(switchboard),
-                        *_operators(house, trust, switchboard, store, rulebook, profiles, clock, rule_time),
+                        *_operators(house, trust, switchboard, store, rulebook, roster, clock, rule_time),
                     )
                     bound = await _listen(front, partial(serve_edge, app, settings.bind, stop=stop))
                     log.info("serving", address=f"{bound[0]}:{bound[1]}", public_url=accounts.public_url)
@@ -131,7 +129,7 @@ def _operators(
     switchboard: Switchboard,
     store: SqlStore,
     rulebook: Rulebook,
-    profiles: Mapping[str, Profile],
+    roster: Roster,
     clock: Callable[[], datetime],
     rule_time: Callable[[], datetime | None],
 ) -> tuple[Routes, ...]:
@@ -145,7 +143,7 @@ def _operators(
             store,
             rulebook,
             token,
-            profiles=profiles.get,
+            profiles=roster.profiles.get,
             from_number=house.from_number,
             clock=clock,
             rule_time=rule_time,
@@ -268,42 +266,6 @@ def agent_opener(settings: Settings) -> Callable[[], Awaitable[Leg]]:
         raise LegClosed(Blame.AGENT, Reason.UNREACHABLE, f"no answer within {AGENT_DIAL_SECONDS:g} s")
 
     return open_agent
-
-
-def load_profiles(agents_dir: Path) -> dict[str, Profile]:
-    """The agents that ship with the package, and those of the folder over them. Raises ConfigurationError."""
-    shipped = [
-        entry
-        for entry in resources.files("relay").joinpath("agents").iterdir()
-        if entry.name.endswith(".toml")
-    ]
-    own = sorted(agents_dir.glob("*.toml")) if agents_dir.is_dir() else []
-    profiles: dict[str, Profile] = {}
-    for file in [*shipped, *own]:
-        name = file.name.removesuffix(".toml")
-        try:
-            profiles[name] = read_profile(name, file.read_text("utf-8"), where=str(file))
-        except (ProfileError, OSError, UnicodeDecodeError) as problem:
-            raise ConfigurationError([str(problem)]) from None
-    return profiles
-
-
-def overrides(settings: Settings) -> Overrides:
-    """What the settings change in every agent."""
-    return Overrides(
-        greeting=settings.greeting,
-        system_prompt=settings.system_prompt,
-        voice=settings.agent_voice,
-        voice_focus=settings.agent_voice_focus,
-        keyterms=settings.agent_keyterms,
-        turn_detection=TurnDetection(
-            vad_threshold=settings.vad_threshold,
-            min_silence=settings.min_silence_ms,
-            max_silence=settings.max_silence_ms,
-            interrupt_response=settings.interrupt_response,
-            interruption_delay=settings.interruption_delay_ms,
-        ),
-    )
 
 
 def _house(settings: Settings) -> House:

@@ -6,36 +6,35 @@ Knows what a value must look like, never what it is used for; starts nothing and
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import SplitResult, urlsplit
+from typing import Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from relay.shapes import (
+    AccountSid,
+    Bind,
+    ClientURL,
+    DatabaseURL,
+    Hosts,
+    KeyTerms,
+    Milliseconds,
+    Networks,
+    PhoneNumber,
+    SocketURL,
+    SubjectKey,
+    WebURL,
+    is_loopback,
+)
+
 ENV_FILE: Final = Path(".env")
-
-SHORTEST_KEY: Final = 32  # characters: a hash of a number is undone by whoever guesses the key
-
-_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
-_ACCOUNT_SID = re.compile(r"AC[0-9a-fA-F]{32}")
-_IPV4_LOOPBACK: Final = ip_network("127.0.0.0/8")
+TOOL_PREFIX: Final = "RELAY_TOOL_SECRET_"  # what begins so is at hand for HTTP tools, and nothing else is
 
 
 class ConfigurationError(Exception):
@@ -47,101 +46,6 @@ class ConfigurationError(Exception):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
-
-
-def is_loopback(host: str | None) -> bool:
-    """Whether nothing sent to `host` leaves this machine: localhost, 127.0.0.0/8, ::1."""
-    if host is None:
-        return False
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    return address in _IPV4_LOOPBACK if address.version == 4 else address.is_loopback
-
-
-def _split(text: str) -> SplitResult:
-    try:
-        parts = urlsplit(text)
-        _ = parts.port  # reading it checks that it is a number
-    except ValueError:
-        raise ValueError("is not a URL") from None
-    if not parts.hostname or any(character.isspace() for character in text):
-        raise ValueError("must be a URL with a host and without spaces")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("must be scheme, host, port and path alone, without user, query or fragment")
-    return parts
-
-
-def _guarded_url(scheme: str) -> Callable[[str], str]:
-    """Accepts `scheme`://, and its cleartext form on loopback; drops trailing slashes."""
-    cleartext = scheme.removesuffix("s")
-
-    def check(text: str) -> str:
-        parts = _split(text)
-        if parts.scheme != scheme and not (parts.scheme == cleartext and is_loopback(parts.hostname)):
-            raise ValueError(f"must begin with {scheme}:// ({cleartext}:// only with a loopback host)")
-        return text.rstrip("/")
-
-    return check
-
-
-def _client_url(text: str) -> str:
-    if _split(text).scheme not in ("http", "https"):
-        raise ValueError("must begin with http:// or https://")
-    return text.rstrip("/")
-
-
-def _shape(pattern: re.Pattern[str], wanted: str) -> Callable[[str], str]:
-    def check(text: str) -> str:
-        if not pattern.fullmatch(text):
-            raise ValueError(f"must be {wanted}")
-        return text
-
-    return check
-
-
-def _bind(text: str) -> str:
-    host, colon, port = text.rpartition(":")
-    if not (host and colon and port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise ValueError("must be an address and a port")
-    return text
-
-
-def _database_url(secret: SecretStr) -> SecretStr:
-    if not secret.get_secret_value().startswith(("sqlite:///", "postgresql+psycopg://")):
-        raise ValueError("must begin with sqlite:/// or postgresql+psycopg://")
-    return secret
-
-
-def _key_terms(terms: tuple[str, ...]) -> tuple[str, ...]:
-    if len(terms) > 100 or any(len(term) > 50 for term in terms):
-        raise ValueError("may hold 100 terms of 50 characters each")  # AssemblyAI's limits
-    return terms
-
-
-def _subject_key(key: SecretStr) -> SecretStr:
-    if len(key.get_secret_value()) < SHORTEST_KEY:
-        raise ValueError(f"must have {SHORTEST_KEY} characters or more; `openssl rand -hex 32` makes one")
-    return key
-
-
-def _comma_separated(value: object) -> object:
-    if isinstance(value, str):
-        return tuple(term for part in value.split(",") if (term := part.strip()))
-    return value
-
-
-WebURL = Annotated[str, AfterValidator(_guarded_url("https"))]
-ClientURL = Annotated[str, AfterValidator(_client_url)]
-SocketURL = Annotated[str, AfterValidator(_guarded_url("wss"))]
-PhoneNumber = Annotated[str, AfterValidator(_shape(_E164, "a number in E.164: +, country code, digits"))]
-AccountSid = Annotated[str, AfterValidator(_shape(_ACCOUNT_SID, "AC and 32 hexadecimal digits"))]
-Bind = Annotated[str, AfterValidator(_bind)]
-DatabaseURL = Annotated[SecretStr, AfterValidator(_database_url)]
-SubjectKey = Annotated[SecretStr, AfterValidator(_subject_key)]
-KeyTerms = Annotated[tuple[str, ...], BeforeValidator(_comma_separated), AfterValidator(_key_terms)]
-Milliseconds = Annotated[int, Field(ge=0)]
 
 
 def _setting(name: str, meaning: str, default: Any = None, *, example: str = "", **bounds: Any) -> Any:
@@ -253,6 +157,24 @@ class Settings(BaseModel):
     agents_dir: Path = _setting(
         "RELAY_AGENTS_DIR", "Folder of agent profiles, added to those in the package.", "agents"
     )
+    tool_hosts: Hosts = _setting(
+        "RELAY_TOOL_HOSTS",
+        "Hosts that agents' HTTP tools may ask, with commas between.",
+        (),
+        example="crm.example.com",
+    )
+    tool_networks: Networks = _setting(
+        "RELAY_TOOL_NETWORKS",
+        "Private networks where those hosts may be; all others are refused.",
+        (),
+        example="10.1.0.0/16",
+    )
+    tool_secrets: dict[str, SecretStr] = _setting(
+        TOOL_PREFIX + "NAME",
+        "What an HTTP tool sends or signs with; as many as are needed, each with a NAME of its own.",
+        {},
+        example="a-long-random-word",
+    )
     rules_dir: Path | None = _setting(
         "RELAY_RULES_DIR",
         "Folder of rules of calling, added to those in the package; unset: none.",
@@ -323,8 +245,9 @@ class Settings(BaseModel):
 
     def secrets(self) -> list[str]:
         """Every secret that is set, so that the log can leave it out wherever it turns up."""
-        values = (getattr(self, name) for name in type(self).model_fields)
-        return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+        values = [getattr(self, name) for name in type(self).model_fields]
+        found = [value for value in (*values, *self.tool_secrets.values()) if isinstance(value, SecretStr)]
+        return [value.get_secret_value() for value in found]
 
     def warnings(self) -> list[str]:
         """What is allowed and probably not meant."""
@@ -356,6 +279,8 @@ def load_settings(env: Mapping[str, str] | None = None, **overrides: object) -> 
         for name, value in (_read_environment() if env is None else env).items()
         if (stripped := value.strip())
     }
+    secrets = {name: values.pop(name) for name in list(values) if name.startswith(TOOL_PREFIX)}
+    values[_variable("tool_secrets")] = secrets
     for attribute, value in overrides.items():
         if value is not None:
             values[_variable(attribute)] = value

@@ -5,7 +5,7 @@ Knows no HTTP and no Quart; the carrier, the agent and the store are what it was
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum, auto
 from functools import partial
@@ -73,7 +73,7 @@ class Switchboard:
         spool: Spool,
         gatekeeper: Gatekeeper,
         profiles: Callable[[str], Profile | None],
-        tools: Mapping[str, Tool],
+        tools: Mapping[str, Sequence[Tool]],
         clock: Callable[[], datetime],
         probe: Callable[[], Awaitable[Refusal | None]],
         captures: Captures,

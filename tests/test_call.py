@@ -17,6 +17,7 @@ import pytest
 import trio
 import trio.testing
 import trio_websocket
+from pydantic import BaseModel, create_model
 from trio.testing import MockClock
 
 from relay import clips
@@ -27,8 +28,8 @@ from relay.dialogue import RESUME
 from relay.legs import HandshakeRefused, Leg
 from relay.outcomes import Blame, Ending, LegClosed, Reason
 from relay.terms import Terms
-from relay.tools import Tool, Toolbox, ToolRefused
-from relay.tools.builtin import Appointments, builtin_tools
+from relay.tools import CallContext, Tool, Toolbox, ToolRefused
+from relay.tools.builtin import mark_do_not_call
 from tests.far_ends import CLOSE, FarEnd, MemoryStream, frame, join_agent_leg, join_phone_leg, memory_pair
 
 STREAM = "MZ" + "0" * 32
@@ -174,11 +175,14 @@ class Scene:
         assert all(stream.closed for stream in self.our_streams)
 
 
+CALL = CallContext("call_1", "+12025550143", {})
+
+
 def tool(name: str, run: Any, *, ends_call: bool = False) -> Tool:
-    return Tool(name, "a tool", {"type": "object", "properties": {}}, run, ends_call)
+    return Tool(name, "a tool", create_model(name), run, ends_call)
 
 
-async def done(_arguments: Mapping[str, Any]) -> str:
+async def done(_call: CallContext, _arguments: BaseModel) -> str:
     await trio.lowlevel.checkpoint()
     return "done"
 
@@ -203,7 +207,7 @@ async def open_call(
             stream_sid=STREAM,
             open_agent=scene.open_agent,
             terms=Terms(session=SESSION, time_limit_seconds=limit_seconds, **terms),
-            tools=Toolbox([tool("end_call", done, ends_call=True), *tools]),
+            tools=Toolbox([tool("end_call", done, ends_call=True), *tools], CALL),
             diary=scene.diary,
             hang_up=scene.hang_up,
             answered_at=trio.current_time(),
@@ -412,7 +416,7 @@ async def farewell(scene: Scene) -> Far:
     return agent
 
 
-async def hangs(_arguments: Mapping[str, Any]) -> None:
+async def hangs(_call: CallContext, _arguments: BaseModel) -> None:
     await trio.sleep_forever()
 
 
@@ -564,7 +568,7 @@ async def test_a_call_whose_time_was_up_before_it_began_is_over(autojump_clock: 
             stream_sid=STREAM,
             open_agent=scene.open_agent,
             terms=Terms(session=SESSION, time_limit_seconds=10),
-            tools=Toolbox([]),
+            tools=Toolbox([], CALL),
             diary=scene.diary,
             hang_up=scene.hang_up,
             answered_at=trio.current_time() - 13,
@@ -646,11 +650,11 @@ async def test_audio_flows_while_a_tool_hangs_and_the_agent_is_told_in_time(
         assert trio.current_time() - began == pytest.approx(5)
 
 
-async def explodes(_arguments: Mapping[str, Any]) -> None:
+async def explodes(_call: CallContext, _arguments: BaseModel) -> None:
     raise RuntimeError("a bug")
 
 
-async def explodes_in_a_nursery(_arguments: Mapping[str, Any]) -> None:
+async def explodes_in_a_nursery(_call: CallContext, _arguments: BaseModel) -> None:
     async with trio.open_nursery() as nursery:
 
         async def fail_when_cancelled() -> None:
@@ -662,15 +666,15 @@ async def explodes_in_a_nursery(_arguments: Mapping[str, Any]) -> None:
         nursery.start_soon(fail_when_cancelled)
 
 
-async def says_no(_arguments: Mapping[str, Any]) -> None:
+async def says_no(_call: CallContext, _arguments: BaseModel) -> None:
     raise ToolRefused("Closed on Sundays.")
 
 
-async def returns_nonsense(_arguments: Mapping[str, Any]) -> object:
+async def returns_nonsense(_call: CallContext, _arguments: BaseModel) -> object:
     return object()
 
 
-async def returns_too_much(_arguments: Mapping[str, Any]) -> str:
+async def returns_too_much(_call: CallContext, _arguments: BaseModel) -> str:
     return "x" * 100_000
 
 
@@ -855,7 +859,7 @@ async def test_the_terms_say_which_key_and_which_words_are_a_wish(
 
 
 async def test_an_agent_that_understands_the_wish_opts_the_callee_out(autojump_clock: MockClock) -> None:
-    async with open_call(builtin_tools(Appointments())["mark_do_not_call"]) as scene:
+    async with open_call(mark_do_not_call) as scene:
         agent = await scene.opened()
         await agent.say(type="tool.call", call_id="t9", name="mark_do_not_call", arguments={})
         name = await hear_last_sentence(scene)
@@ -868,7 +872,7 @@ async def test_an_agent_that_understands_the_wish_opts_the_callee_out(autojump_c
 async def test_the_wish_counts_before_its_tool_has_run_and_though_it_fails(
     autojump_clock: MockClock,
 ) -> None:
-    async def fails(_arguments: Mapping[str, Any]) -> str:
+    async def fails(_call: CallContext, _arguments: BaseModel) -> str:
         await trio.sleep(1)
         raise ZeroDivisionError
 
@@ -942,7 +946,7 @@ async def test_a_bug_raises_says_goodbye_to_the_agent_and_closes_both_legs(autoj
                 stream_sid=STREAM,
                 open_agent=scene.open_agent,
                 terms=Terms(session=SESSION, time_limit_seconds=60),
-                tools=Toolbox([]),
+                tools=Toolbox([], CALL),
                 diary=Torn(),
                 hang_up=scene.hang_up,
                 answered_at=trio.current_time(),

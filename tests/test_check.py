@@ -236,9 +236,9 @@ def test_each_agent_is_composed_as_a_call_without_variables_would(tmp_path: Path
 
 def test_an_agent_whose_tools_do_not_exist_fails(tmp_path: Path) -> None:
     write_agent(tmp_path, "handy", tools=["juggle"])  # type: ignore[arg-type]
-    finding = of(check.look_around(settings(RELAY_AGENTS_DIR=str(tmp_path))), "agent handy")
+    finding = of(check.look_around(settings(RELAY_AGENTS_DIR=str(tmp_path))), "agents")
     assert finding.result is FAIL
-    assert "juggle" in finding.found
+    assert "handy.toml: tools: there is no juggle" in finding.found
 
 
 async def test_an_agent_file_that_cannot_be_read_fails_and_no_session_is_opened(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from relay.profiles import Overrides, compose, read_profile
 from relay.rehearsal import API_TOKEN, open_stage
 from relay.settings import Accounts, Settings
 from relay.simulator.scenario import shipped_scenario
-from relay.tools.builtin import Appointments, builtin_tools
+from relay.tools.builtin import builtin_tools
 from relay.wire import agent, phone, signature, twiml
 
 TOP: Final = Path(__file__).parent.parent
@@ -136,7 +136,7 @@ def test_the_settings_table_is_the_settings() -> None:
     def default(name: str, value: object) -> str:
         if name in Accounts.__dataclass_fields__:
             return "required to serve"
-        return "–" if value in (None, ()) else f"`{value}`"
+        return "–" if value in (None, (), {}) else f"`{value}`"
 
     expected = [
         [f"`{field.alias}`", field.description, default(name, field.default)]
@@ -194,7 +194,7 @@ def test_the_session_update_shown_is_what_agents_show_prints(
 def test_the_agent_shown_can_be_used() -> None:
     profile = read_profile("own", only(blocks(README, "toml")), where="README.md")
     assert isinstance(compose(profile, Overrides(), {"order": "1234"}, ()), dict)
-    assert set(profile.tools) <= builtin_tools(Appointments()).keys()
+    assert set(profile.tools) <= builtin_tools().keys()
 
 
 def test_the_sequence_diagram_speaks_both_protocols() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.settings import Accounts, ConfigurationError, Settings, is_loopback, load_settings
+from relay.settings import Accounts, ConfigurationError, Settings, load_settings
+from relay.shapes import is_loopback
 
 SID = "AC" + "0123456789abcdef" * 2
 SERVING = {

@@ -243,7 +243,7 @@ class Desk:
             spool=self.spool,
             gatekeeper=self.gatekeeper,
             profiles={"default": PROFILE}.get,
-            tools={},
+            tools={"default": ()},
             clock=clock,
             probe=self.probe,
             captures=Captures(folder),

@@ -18,17 +18,21 @@ agents = App(name="agents", help="Agent profiles.")
 @agents.command(name="list")
 def list_agents(*, json: JSON = False) -> int:
     """The agents that calls may name."""
-    from relay.service import load_profiles
+    from relay.roster import load_roster
 
-    profiles = load_profiles(load_settings().agents_dir)
+    roster = load_roster(load_settings())
+    tools = {name: [tool.name for tool in found] for name, found in roster.tools.items()}
     if json:
         print_json(
-            [{"name": each.name, "purpose": each.purpose, "tools": each.tools} for each in profiles.values()]
+            [
+                {"name": each.name, "purpose": each.purpose, "tools": tools[each.name]}
+                for each in roster.profiles.values()
+            ]
         )
         return DONE
     table = Table("agent", "purpose", "tools", "variables")
-    for each in profiles.values():
-        table.add_row(each.name, each.purpose, ", ".join(each.tools), ", ".join(each.variables))
+    for each in roster.profiles.values():
+        table.add_row(each.name, each.purpose, ", ".join(tools[each.name]), ", ".join(each.variables))
     Console().print(table)
     return DONE
 
@@ -38,19 +42,16 @@ def show_agent(name: str, *, var: tuple[str, ...] = ()) -> int:
     """Print the exact session.update of an agent as JSON."""
     from relay.outcomes import Refusal
     from relay.profiles import compose
-    from relay.service import load_profiles, overrides
-    from relay.tools import Toolbox
-    from relay.tools.builtin import Appointments, builtin_tools
+    from relay.roster import load_roster, overrides
+    from relay.tools import definitions
 
     settings = load_settings()
-    profile = load_profiles(settings.agents_dir).get(name)
-    if profile is None:
+    roster = load_roster(settings)
+    if name not in roster.profiles:
         complain(f"there is no agent called {name}; 'relay agents list' shows them")
         return FAILED
-    tools = builtin_tools(Appointments())
-    toolbox = Toolbox(tools[tool] for tool in profile.tools if tool in tools)
     variables = dict(pair.split("=", 1) for pair in var if "=" in pair)
-    session = compose(profile, overrides(settings), variables, toolbox.definitions)
+    session = compose(roster.profiles[name], overrides(settings), variables, definitions(roster.tools[name]))
     if isinstance(session, Refusal):
         complain(session.message)
         return FAILED
@@ -60,9 +61,9 @@ def show_agent(name: str, *, var: tuple[str, ...] = ()) -> int:
 
 @agents.command(name="validate")
 def validate_agents() -> int:
-    """Read every agent file and say what is wrong with it."""
-    from relay.service import load_profiles
+    """Read every agent file, with its tools, and say what is wrong with it."""
+    from relay.roster import load_roster
 
-    profiles = load_profiles(load_settings().agents_dir)
+    profiles = load_roster(load_settings()).profiles
     print(f"{len(profiles)} agents are fine: {', '.join(profiles)}")
     return DONE

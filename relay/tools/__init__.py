@@ -6,14 +6,15 @@ Knows nothing of legs or sessions: arguments come in, a sentence for the agent c
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 import structlog
 import trio
+from pydantic import BaseModel, ValidationError
 
-TOOL_SECONDS = 5.0  # the person hears nothing meanwhile
+TOOL_SECONDS = 5.0  # for one run: the person hears nothing meanwhile
 RESULT_CHARACTERS = 8 * 1024  # of a result; more would only slow the agent's next sentence
 
 log = structlog.get_logger()
@@ -24,27 +25,46 @@ class ToolRefused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class CallContext:
+    """The call that a tool runs for: what it must never take from the agent's arguments.
+
+    `run_id` is the agent's id of this one run; with `call_id` it names an effect that must not happen twice.
+    """
+
+    call_id: str
+    to: str  # the callee's number, E.164
+    variables: Mapping[str, str]
+    run_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Tool:
-    """One function: `parameters` is a JSON schema object, `run` answers with JSON-able data.
+    """One function: `run` takes the call and the checked `arguments`, and answers with JSON-able data.
 
     With `opts_out` asking for it is the callee's wish for no more calls, whatever becomes of the run.
     """
 
     name: str
     description: str
-    parameters: Mapping[str, Any]
-    run: Callable[[Mapping[str, Any]], Awaitable[Any]]
+    arguments: type[BaseModel]
+    run: Callable[[CallContext, BaseModel], Awaitable[Any]]
     ends_call: bool = False
     opts_out: bool = False
+    seconds: float = TOOL_SECONDS  # until it is given up
 
     @property
     def definition(self) -> dict[str, Any]:
         """What `session.update` says of it: flat, not nested."""
+        schema = self.arguments.model_json_schema()
         return {
             "type": "function",
             "name": self.name,
             "description": self.description,
-            "parameters": dict(self.parameters),
+            "parameters": {
+                "type": "object",
+                "properties": {name: _untitled(part) for name, part in schema["properties"].items()},
+                "required": schema.get("required", []),
+            },
         }
 
 
@@ -58,40 +78,53 @@ class ToolOutcome:
 
 
 class Toolbox:
-    """The tools of one agent, by name."""
+    """The tools of one call, by name."""
 
-    def __init__(self, tools: Iterable[Tool]) -> None:
+    def __init__(self, tools: Iterable[Tool], call: CallContext) -> None:
         self._tools = {tool.name: tool for tool in tools}
-
-    @property
-    def definitions(self) -> list[dict[str, Any]]:
-        """All definitions, for the session."""
-        return [tool.definition for tool in self._tools.values()]
+        self._call = call
 
     def opts_out(self, name: str) -> bool:
         """Whether asking for this tool says that the person wants no more calls."""
         return name in self._tools and self._tools[name].opts_out
 
-    async def run(self, name: str, arguments: Mapping[str, Any]) -> ToolOutcome:
-        """Run one tool within TOOL_SECONDS; whatever goes wrong becomes a sentence for the agent."""
+    async def run(self, name: str, arguments: Mapping[str, Any], run_id: str) -> ToolOutcome:
+        """Run one tool within its time; whatever goes wrong becomes a sentence for the agent."""
         tool = self._tools.get(name)
         if tool is None:
             return ToolOutcome(f"There is no function called {name[:64]}.", is_error=True)
-        missing = [key for key in tool.parameters.get("required", ()) if key not in arguments]
-        if missing:
-            return ToolOutcome(f"Please ask for: {', '.join(missing)}.", is_error=True)
+        try:
+            checked = tool.arguments.model_validate(dict(arguments))
+        except ValidationError as problem:
+            return ToolOutcome(_what_to_ask(problem), is_error=True)
         answer: str | None = None
         try:
-            with trio.move_on_after(TOOL_SECONDS):
-                answer = orjson.dumps(await tool.run(arguments)).decode()
+            with trio.move_on_after(tool.seconds):
+                answer = orjson.dumps(await tool.run(replace(self._call, run_id=run_id), checked)).decode()
         except ToolRefused as refused:
             return ToolOutcome(str(refused), is_error=True)
         except Exception:  # one of the five borders: a tool is user code
             log.exception("tool failed", tool=name)
             return ToolOutcome("That did not work. Say so, and offer another way.", is_error=True)
         if answer is None:
-            log.warning("tool too slow", tool=name, seconds=TOOL_SECONDS)
+            log.warning("tool too slow", tool=name, seconds=tool.seconds)
             return ToolOutcome("That takes too long just now. Say so, and offer another way.", is_error=True)
         if len(answer) > RESULT_CHARACTERS:
             answer = answer[:RESULT_CHARACTERS] + " (cut)"
         return ToolOutcome(answer, ends_call=tool.ends_call)
+
+
+def definitions(tools: Iterable[Tool]) -> list[dict[str, Any]]:
+    """What `session.update` says of these tools."""
+    return [tool.definition for tool in tools]
+
+
+def _untitled(schema: Any) -> Any:
+    """A schema without the titles that pydantic makes up: the agent reads every word of it."""
+    return {name: part for name, part in schema.items() if name != "title"}
+
+
+def _what_to_ask(problem: ValidationError) -> str:
+    """What is wrong with the arguments, in a sentence that repeats none of them."""
+    wrong = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in problem.errors())
+    return f"Ask the person again, or correct the call. {'; '.join(wrong)}."

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from relay.rehearsal import Performance
-from relay.service import load_profiles
+from relay.roster import load_profiles
 from relay.simulator.ledger import Entry
 from tests.e2e.scenes import AGENTS, EXPLANATION, ending, quiet_stage, scene
 

@@ -1,0 +1,73 @@
+"""Which tools an agent gets: the example of the docs works as printed, and mistakes are named."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from relay.outcomes import Refusal
+from relay.profiles import compose
+from relay.roster import load_roster, overrides
+from relay.settings import ConfigurationError, Settings, load_settings
+from relay.tools import CallContext, Toolbox, definitions
+
+DOCS = Path(__file__).parents[2] / "docs" / "agents.md"
+ENVIRONMENT = {"RELAY_TOOL_HOSTS": "crm.example.com", "RELAY_TOOL_SECRET_NAME": "s3cret"}
+
+
+def example(language: str) -> str:
+    found: str = re.findall(rf"```{language}\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL)[0]
+    return found
+
+
+def settings(folder: Path, **changes: str) -> Settings:
+    return load_settings({**ENVIRONMENT, "RELAY_AGENTS_DIR": str(folder), **changes})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "parcel.toml").write_text(example("toml"), "utf-8")
+    (tmp_path / "parcel.py").write_text(example("python"), "utf-8")
+    return tmp_path
+
+
+async def test_the_example_of_the_docs_works(folder: Path) -> None:
+    ours = settings(folder)
+    roster = load_roster(ours)
+    tools = roster.tools["parcel"]
+    assert [each.name for each in tools] == ["change_day", "end_call", "mark_do_not_call", "parcel_state"]
+    session = compose(roster.profiles["parcel"], overrides(ours), {}, definitions(tools))
+    assert not isinstance(session, Refusal)
+    assert session["tools"][3]["parameters"]["properties"]["parcel"]["pattern"] == "^[0-9]{8}$"
+    box = Toolbox(tools, CallContext("call_1", "+12025550143", {}))
+    moved = await box.run("change_day", {"day": "Tuesday"}, "r1")
+    assert moved.result == '{"number":"+12025550143","day":"Tuesday"}'
+    assert (await box.run("change_day", {"day": "Sunday"}, "r2")).is_error
+    await roster.web.aclose()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ('"end_call", ', '"hang_up", ', "parcel.toml: tools: there is no hang_up; there are .*end_call"),
+        ('"parcel.py"', '"lost.py"', "parcel.toml: tools_file: .*lost.py: there is no such Python file"),
+        ('"change_day", ', '"end_call", ', "parcel.toml: named twice: end_call"),
+        ("crm.example.com", "evil.example.com", "evil.example.com is not in RELAY_TOOL_HOSTS"),
+        ("SECRET_NAME}", "SECRET_LOST}", "set in the environment: RELAY_TOOL_SECRET_LOST"),
+        ('pattern = "', 'patern = "', "patern"),
+    ],
+)
+def test_a_mistake_keeps_the_service_from_starting(folder: Path, before: str, after: str, says: str) -> None:
+    text = (folder / "parcel.toml").read_text("utf-8")
+    assert before in text
+    (folder / "parcel.toml").write_text(text.replace(before, after), "utf-8")
+    with pytest.raises(ConfigurationError, match=says):
+        load_roster(settings(folder))
+
+
+def test_secrets_of_tools_are_kept_out_of_the_log(folder: Path) -> None:
+    ours = settings(folder)
+    assert "s3cret" in ours.secrets()
+    assert "s3cret" not in repr(ours)
