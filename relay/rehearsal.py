@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from relay.simulator.carrier import Carrier, open_carrier, serve_carrier
 from relay.simulator.customer import open_loopback_customer
 from relay.simulator.ledger import Entry, Ledger
 from relay.simulator.placed_call import PlacedCall
-from relay.simulator.scenario import Scenario
+from relay.simulator.scenario import Order, Scenario
 from relay.simulator.speech import Voices
 
 ACCOUNT_SID = "AC" + "0" * 32
@@ -83,14 +84,31 @@ class Stage:
         order = self._cast.engage(performance)
         with trio.move_on_after(PLAY_SECONDS):
             try:
+                await self._prepare(scenario.call, order["to"])
                 placed = await self.http.post("/v1/calls", json={**order, **wishes})
                 performance.answer, performance.answer_status = placed.json(), placed.status_code
                 if "id" in performance.answer:
                     await self._follow(performance)
+            except httpx.HTTPStatusError as problem:
+                raise Unplayed(
+                    f"{scenario.title}: {problem.request.url.path} said {problem.response.text}"
+                ) from None
             except httpx.TransportError as problem:
                 raise Unplayed(f"{scenario.title}: the service is gone ({problem!r})") from problem
             return performance
         raise Unplayed(f"{scenario.title}: not over after {PLAY_SECONDS:g} s")
+
+    async def _prepare(self, order: Order, to: str) -> None:
+        """Put on record what the scenario wants to be known before the call."""
+        now = datetime.now(UTC).isoformat()
+        if order.consent is not None:
+            consent = {"number": to, "purpose": "telemarketing", "given_at": now, "source": "scenario"}
+            answer = await self.http.post("/v1/consents", json=consent | order.consent.model_dump())
+            answer.raise_for_status()
+        for name in order.lists:
+            copy = {"list": name, "as_of": now}
+            answer = await self.http.post("/v1/dnc/import", params=copy, content="number\n")
+            answer.raise_for_status()
 
     async def _follow(self, performance: Performance) -> None:
         while performance.call is None or not performance.call.finished.is_set():

@@ -58,13 +58,23 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Consented(_Part):
+    """A consent to telemarketing that is recorded before the call."""
+
+    form: Literal["oral", "written"]
+    seller: str
+    text_shown: str = Field(min_length=1)
+
+
 class Order(_Part):
-    """What is posted to `/v1/calls`."""
+    """What is posted to `/v1/calls`, and before it a consent, and official lists that are fresh and empty."""
 
     to: str = Field(default="+12025550143", pattern=r"^\+[1-9]\d{6,14}$")
     agent: str = "default"
     variables: dict[str, str] = {}
     time_limit: int | None = Field(default=None, gt=0)
+    consent: Consented | None = None
+    lists: tuple[str, ...] = ()
 
 
 class Network(_Part):

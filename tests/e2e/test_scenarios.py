@@ -75,7 +75,9 @@ async def test_each_way_a_call_can_end_is_told_with_the_right_blame_and_every_ca
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["appointment", "talkative", "short-goodbye"])
+@pytest.mark.parametrize(
+    "name", ["appointment", "talkative", "short-goodbye", "collections", "lead-qualification"]
+)
 async def test_a_shipped_scenario_holds_every_check(name: str, tmp_path: Path) -> None:
     async with quiet_stage(tmp_path, RELAY_AGENTS_DIR=str(tmp_path / "none")) as stage:
         performance = await stage.play(shipped_scenario(name))
