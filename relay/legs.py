@@ -16,13 +16,12 @@ from collections.abc import Callable, Mapping
 from typing import Literal, NoReturn, Protocol, TypeAlias
 
 import trio
-from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.protocol import Protocol as Framing
-from websockets.protocol import Side, State
+from websockets.protocol import State
 from websockets.uri import WebSocketURI, parse_uri
 
+from relay.framing import ClientFraming, Framing, ServerFraming
 from relay.outcomes import Blame, LegClosed, Reason
 from relay.streams import SocketStream, TLSStream, open_tcp, open_tls
 
@@ -53,29 +52,6 @@ class HandshakeRefused(Exception):
     def __init__(self, status: int) -> None:
         super().__init__(f"the upgrade was answered with HTTP {status}")
         self.status = status
-
-
-class _Closable(Framing):
-    """A close frame may come between the fragments of a message; the library takes that for a violation.
-
-    RFC 6455 section 5.4 allows every control frame there, and Autobahn's case 7.1.5 asks for it.
-    """
-
-    def recv_frame(self, frame: Frame) -> None:
-        if frame.opcode is Opcode.CLOSE:
-            self.current_size = None
-        super().recv_frame(frame)
-
-
-class ServerFraming(_Closable):
-    """Frames as a server speaks them, from behind its 101 on."""
-
-    def __init__(self, max_size: int) -> None:
-        super().__init__(Side.SERVER, max_size=max_size)
-
-
-class _ClientFraming(_Closable, ClientProtocol):
-    """Frames as a client speaks them, its handshake included."""
 
 
 class Leg:
@@ -120,6 +96,12 @@ class Leg:
                 chunk = await self._stream.receive_some(_READ_BYTES)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as lost:
                 raise self._lost(Reason.LOST, f"{lost.__cause__ or lost!r}") from lost
+            text = self._framing.take_text(chunk)
+            if text is not None:
+                self.last_opcode = Opcode.TEXT
+                if self.tap:
+                    self.tap("in", text)
+                return text
             if chunk:
                 self._framing.receive_data(chunk)
             else:
@@ -191,8 +173,12 @@ class Leg:
         """Send a text message, now or as soon as the socket takes it; never waits. Raises LegClosed."""
         if self._framing.state is not State.OPEN:
             raise self._loss()
-        self._framing.send_text(text)
-        self._emit()
+        frame = self._framing.text_frame(text)
+        if frame is not None:
+            self._put(frame)
+        else:
+            self._framing.send_text(text)
+            self._emit()
         if self.tap:
             self.tap("out", text)
 
@@ -328,7 +314,7 @@ async def open_agent_leg(url: str, *, headers: Mapping[str, str], tls: ssl.SSLCo
 
 
 async def _shake_hands(stream: trio.abc.Stream, address: WebSocketURI, headers: Mapping[str, str]) -> Leg:
-    framing = _ClientFraming(address, max_size=AGENT_MESSAGE_BYTES)
+    framing = ClientFraming(address, max_size=AGENT_MESSAGE_BYTES)
     request = framing.connect()
     for name, value in headers.items():
         request.headers[name] = value

@@ -21,7 +21,8 @@ from websockets.frames import Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from relay.legs import Leg, ServerFraming
+from relay.framing import ServerFraming
+from relay.legs import Leg
 from relay.outcomes import Blame, LegClosed
 
 SUITE = "autobahntestsuite==0.8.2"
