@@ -13,7 +13,18 @@ from datetime import UTC, datetime, timedelta
 import orjson
 import structlog
 
-from relay.compliance import Facts, Permit, Refused, Rulebook, Stage, Verdict, check, weigh
+from relay.compliance import (
+    SPENDING,
+    Facts,
+    Permit,
+    Refused,
+    Rulebook,
+    Stage,
+    Verdict,
+    check,
+    judge_spending,
+    weigh,
+)
 from relay.line import Line
 from relay.outcomes import Refusal
 from relay.store import LEASE_SECONDS, Store, StoreError
@@ -22,9 +33,6 @@ from relay.store import LEASE_SECONDS, Store, StoreError
 # answered: somebody is on the phone. A call that rang for longer, or was queued by the carrier, is not.
 FRESH_SECONDS = 90.0
 
-SPENDING = timedelta(hours=1)  # the period of the spend cap
-CALLS_PER_HOUR = 1000
-
 log = structlog.get_logger()
 
 
@@ -32,7 +40,6 @@ class Gatekeeper:
     """The gate with its facts, its rules and its two clocks.
 
     `rule_time` feeds the rules of date and hour and nothing else (RELAY_CLOCK); None: the real time.
-    `calls_per_hour` bounds what a program that runs wild, or a stolen token, can spend.
     """
 
     def __init__(
@@ -42,21 +49,17 @@ class Gatekeeper:
         *,
         clock: Callable[[], datetime],
         rule_time: Callable[[], datetime | None] = lambda: None,
-        calls_per_hour: int = CALLS_PER_HOUR,
     ) -> None:
         self._store = store
         self._rulebook = rulebook
         self._clock = clock
         self._rule_time = rule_time
-        self._calls_per_hour = calls_per_hour
 
     async def spent(self) -> Refusal | None:
-        """Why no dial may be paid for now. Nodes that ask in the same moment may pass the cap by one each."""
-        if await self._store.dials_since(self._clock() - SPENDING) < self._calls_per_hour:
-            return None
-        return Refusal(
-            "spend-cap", f"{self._calls_per_hour} dials in an hour (RELAY_CALLS_PER_HOUR); try again later"
-        )
+        """Why a call need not even be taken now. What counts is what the permit's own step finds."""
+        dials = await self._store.dials_since(self._clock() - SPENDING)
+        finding = judge_spending(dials, self._rulebook.dials_per_hour)
+        return Refusal(finding.code, finding.explanation) if finding.code else None
 
     async def permit(self, line: Line) -> Permit | Refused:
         """Leave for the next attempt of this call, or why not; the verdict is stored either way."""
@@ -71,17 +74,16 @@ class Gatekeeper:
             return replace(unknown, refusal=refusal)
 
         try:
-            # We may have been stopped for so long that another node has ended this call for us.
-            fence = await self._store.claim(record.id, record.owner or "", LEASE_SECONDS)
-            if fence is None:
-                return unheard(Refusal("not-ours", "another node has ended this call, or has it by now"))
-            record.fence = fence
-            if overspent := await self.spent():
-                return unheard(overspent)
             answer = await self._store.permit(request, judge)
+            # We may have been stopped for so long that another node has ended this call for us. Asked behind
+            # the permit, whose age the dialer looks at: being stopped from here on makes it void.
+            fence = await self._store.claim(record.id, record.owner or "", LEASE_SECONDS)
         except StoreError as problem:
             log.warning("gate has no facts", detail=str(problem))
             return unheard(Refusal("no-store", f"the ledger cannot be asked: {problem}"))
+        if fence is None:
+            return unheard(Refusal("not-ours", "another node has ended this call, or has it by now"))
+        record.fence = fence
         refusal = answer.refusal if isinstance(answer, Refused) else None
         code = refusal.code if refusal else None
         record.judged(self._clock(), request.attempt, _digest(answer.verdict), code)

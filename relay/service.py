@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -98,7 +98,7 @@ async def serve(
                         open_agent=agent_opener(settings),
                         store=store,
                         spool=spool,
-                        gatekeeper=_gatekeeper(settings, store, rulebook, clock, rule_time),
+                        gatekeeper=Gatekeeper(store, rulebook, clock=clock, rule_time=rule_time),
                         profiles=roster.profiles.get,
                         tools=roster.tools,
                         clock=clock,
@@ -179,17 +179,6 @@ def _subject_key(settings: Settings) -> bytes:
     return load_subject_key(settings.data_dir)
 
 
-def _gatekeeper(
-    settings: Settings,
-    store: SqlStore,
-    rulebook: Rulebook,
-    clock: Callable[[], datetime],
-    rule_time: Callable[[], datetime | None],
-) -> Gatekeeper:
-    per_hour = settings.calls_per_hour
-    return Gatekeeper(store, rulebook, clock=clock, rule_time=rule_time, calls_per_hour=per_hour)
-
-
 def _retention(settings: Settings) -> Retention:
     return Retention(
         transcript_seconds=settings.keep_transcript_days * DAY_SECONDS,
@@ -199,7 +188,7 @@ def _retention(settings: Settings) -> Retention:
 
 def _rulebook(settings: Settings) -> Rulebook:
     try:
-        return load_rulebook(settings.rules_dir)
+        return replace(load_rulebook(settings.rules_dir), dials_per_hour=settings.calls_per_hour)
     except RulebookError as problem:
         raise ConfigurationError([f"RELAY_RULES_DIR: {problem}"]) from None
 

@@ -16,13 +16,14 @@ import trio.testing
 from trio.testing import MockClock
 
 from relay.carrier import NotPermitted
-from relay.compliance import OWN_LIST, Permit, Revocation
+from relay.compliance import OWN_LIST, DialRequest, Permit, Revocation
 from relay.compliance import Refused as Forbidden
 from relay.gatekeeper import FRESH_SECONDS, Gatekeeper, rule_time_from
 from relay.line import Line
 from relay.outcomes import Blame, Reason, Refusal
 from relay.placing import CallRequest
 from relay.store import LEASE_SECONDS, ListEntry, Listing, Status, StoreError, open_spool
+from relay.store.ledger import Judge
 from relay.switchboard import Document
 from relay.wire.callbacks import CarrierStatus
 from tests.test_dialer import dialer_against, says
@@ -115,7 +116,7 @@ async def test_each_try_after_429_spends_a_permit_of_a_new_attempt() -> None:
         desk.board.cut_all()
 
 
-@pytest.mark.parametrize("fact", ["suppressions", "consents", "revocations", "lists", "attempts"])
+@pytest.mark.parametrize("fact", ["suppressions", "consents", "revocations", "lists", "attempts", "dials"])
 async def test_a_fact_that_cannot_be_learnt_refuses(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, fact: str
 ) -> None:
@@ -189,6 +190,22 @@ def test_a_set_clock_goes_on_from_where_it_was_set() -> None:
     assert timedelta(0) <= shown - NIGHT < timedelta(minutes=1)
 
 
+async def test_a_permit_that_was_given_for_a_call_which_another_node_has_by_now_dials_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    class Stopping(CountingStore):
+        async def permit(self, request: DialRequest, judge: Judge) -> Permit | Forbidden:
+            await trio.sleep(LEASE_SECONDS + 1)  # as SIGSTOP does; another node takes the call meanwhile
+            await self.orphans("other", LEASE_SECONDS, 10)
+            return await super().permit(request, judge)
+
+    async with open_desk(store=Stopping()) as desk:
+        line = await desk.placed()
+        assert line.forbidden is not None
+        assert line.forbidden.code == "not-ours"
+        assert desk.carrier.dialled == []
+
+
 async def test_a_node_that_slept_past_its_lease_dials_nothing_that_another_has_ended(
     autojump_clock: MockClock,
 ) -> None:
@@ -222,6 +239,9 @@ async def test_no_more_is_dialled_in_an_hour_than_was_allowed(autojump_clock: Mo
         assert late.forbidden is not None  # it was taken in time, and its turn came too late
         assert late.forbidden.code == "spend-cap"
         assert len(desk.carrier.dialled) == 2
+        assert codes(late) == ["spend-cap"]
+        (verdict,) = await desk.store.verdicts(late.record.id)
+        assert [each["code"] for each in verdict["findings"] if "code" in each] == ["spend-cap"]
         desk.board.cut_all()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -221,9 +222,8 @@ class Desk:
         self.streams: list[MemoryStream] = []
         self.agent_fails: BaseException | None = None
         self._agents_in, self._agents = trio.open_memory_channel[Far](100)
-        self.gatekeeper = Gatekeeper(
-            ledger, RULEBOOK, clock=clock, rule_time=rule_time, calls_per_hour=calls_per_hour
-        )
+        rulebook = replace(RULEBOOK, dials_per_hour=calls_per_hour)
+        self.gatekeeper = Gatekeeper(ledger, rulebook, clock=clock, rule_time=rule_time)
         self.board = Switchboard(
             house=House(
                 node=node,

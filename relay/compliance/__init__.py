@@ -5,6 +5,7 @@ Knows no trio, no clock, no socket, no log and no SQL: facts and times are argum
 
 from relay.compliance.case import (
     OWN_LIST,
+    SPENDING,
     Consent,
     ConsentForm,
     DialRequest,
@@ -15,6 +16,7 @@ from relay.compliance.case import (
     Suppression,
 )
 from relay.compliance.gate import PERMIT_LIFETIME_SECONDS, Permit, Refused, Stage, check, weigh
+from relay.compliance.judgement import judge_spending
 from relay.compliance.optout import OPT_OUT_KEY, asks_to_stop
 from relay.compliance.rulebook import Rulebook, RulebookError, load_rulebook, parse_rulebook
 from relay.compliance.verdict import Decision, Finding, Outcome, Verdict
@@ -23,6 +25,7 @@ __all__ = [
     "OPT_OUT_KEY",
     "OWN_LIST",
     "PERMIT_LIFETIME_SECONDS",
+    "SPENDING",
     "Consent",
     "ConsentForm",
     "Decision",
@@ -42,6 +45,7 @@ __all__ = [
     "Verdict",
     "asks_to_stop",
     "check",
+    "judge_spending",
     "load_rulebook",
     "parse_rulebook",
     "weigh",

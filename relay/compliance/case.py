@@ -6,10 +6,11 @@ Knows no clock, no store and no rule: whoever asks fills these in, and a fact le
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 OWN_LIST = "own"
+SPENDING = timedelta(hours=1)  # the period of the spend cap
 
 
 class Purpose(StrEnum):
@@ -100,7 +101,8 @@ class Facts:
     """All that is on record about one number; None means that it could not be learnt, and refuses.
 
     `attempts` and `conversations` are the instants of the last seven days, over every seller and purpose,
-    without the attempt that is being asked about.
+    without the call that is being asked about. `dials` is about no number: how many dials to anybody were
+    permitted within SPENDING, this call's included.
     """
 
     number: str
@@ -110,3 +112,4 @@ class Facts:
     lists: tuple[ListCopy, ...] | None = None
     attempts: tuple[datetime, ...] | None = None
     conversations: tuple[datetime, ...] | None = None
+    dials: int | None = None

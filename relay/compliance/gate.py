@@ -10,7 +10,14 @@ from datetime import datetime
 from enum import StrEnum
 
 from relay.compliance.case import DialRequest, Facts
-from relay.compliance.judgement import Case, judge, judge_own_list, judge_purpose, judge_revocation
+from relay.compliance.judgement import (
+    Case,
+    judge,
+    judge_own_list,
+    judge_purpose,
+    judge_revocation,
+    judge_spending,
+)
 from relay.compliance.numbers import Location, is_e164, locate
 from relay.compliance.rulebook import Rulebook
 from relay.compliance.rules import EVALUATION_ORDER, ConsentRule, Countries, HolidayRule, Rule, Window, covers
@@ -130,6 +137,8 @@ def _weigh(
     ]
     if location.places:
         findings += _judge_rules(stage, Case(request, facts, location, rulebook, now, local_now))
+    if stage is Stage.DIAL:  # the last of all: what will not pass by waiting speaks before it
+        findings.append(judge_spending(facts.dials, rulebook.dials_per_hour))
     return Verdict(
         call_id=request.call_id,
         attempt=request.attempt,
@@ -192,6 +201,7 @@ def _judge_completeness(stage: Stage, request: DialRequest, facts: Facts) -> Fin
     }
     if stage is Stage.DIAL:
         known |= {"lists": facts.lists, "attempts": facts.attempts, "conversations": facts.conversations}
+        known |= {"dials": facts.dials}
     missing = [name for name, value in known.items() if value is None]
     if facts.number != request.to:
         return refused("facts", "facts-missing", "The facts at hand are about another number.")

@@ -127,6 +127,16 @@ def judge_revocation(request: DialRequest, facts: Facts, now: datetime) -> Findi
     )
 
 
+def judge_spending(dials: int | None, dials_per_hour: int) -> Finding:
+    """No more dials in an hour than the house pays for; nothing sets this aside."""
+    if dials is None:
+        return _unknown("spend-cap", "how many dials there were in the last hour")
+    tally = f"{dials} of at most {dials_per_hour} dials in an hour (RELAY_CALLS_PER_HOUR)"
+    if dials >= dials_per_hour:
+        return refused("spend-cap", "spend-cap", f"There were {tally}; try again later.")
+    return passed("spend-cap", f"There were {tally}.")
+
+
 def _judge_countries(rule: Countries, case: Case) -> Finding:
     foreign = sorted({place[:2] for place in case.location.places} - rule.allow)
     if foreign:

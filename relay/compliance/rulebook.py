@@ -24,6 +24,7 @@ from relay.compliance.rules import EVALUATION_ORDER, HolidayRule, Override, Plac
 # The profile `us-strict` is these files together: every rule in them must hold.
 _US_STRICT = ("places", "holidays", "us-federal", "us-states", "canada", "us-strict")
 _DIGEST_LENGTH = 16
+DIALS_PER_HOUR = 1000  # where nothing else is set
 
 
 class RulebookError(ValueError):
@@ -35,6 +36,7 @@ class Rulebook:
     """All rules in the order of evaluation, what sets some of them aside, and the names they use.
 
     `digest` changes with every byte of every file: a stored verdict names the exact text it was given under.
+    `dials_per_hour` is the house's own bound on what a program that runs wild, or a stolen token, can spend.
     """
 
     rules: tuple[Rule, ...]
@@ -42,6 +44,7 @@ class Rulebook:
     holidays: Mapping[str, Holiday]
     places: Mapping[str, Place]
     digest: str
+    dials_per_hour: int = DIALS_PER_HOUR
 
     def override_of(self, rule: Rule, places: tuple[str, ...], today: date) -> Override | None:
         """The decision that sets this rule aside today in all these places, if there is one."""

@@ -177,10 +177,13 @@ class Store(Protocol):
     # ---- numbers ------------------------------------------------------------------------------------------
 
     async def facts(self, number: str, now: datetime, besides: str = "") -> Facts:
-        """All that is on record about a number, of seven days before `now`, without the call `besides`."""
+        """All that is on record about a number, of seven days before `now`, without the call `besides`.
+
+        A call counts as one attempt, however many permits it took: it rings once at most.
+        """
 
     async def permit(self, request: DialRequest, judge: Judge) -> Permit | Refused:
-        """Judge by the facts and store the verdict as one step: no other attempt on the number comes between.
+        """Judge by the facts and store the verdict as one step: no other permit comes between, on any node.
 
         Only a permit counts as an attempt; one that was permitted stays counted. `judge` must be pure and
         quick, and read its clock when it is called: the step may have waited for another one.

@@ -6,6 +6,7 @@ Knows no database and no thread; nothing in it waits, so that every method is on
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -13,9 +14,8 @@ from typing import Any
 
 import trio
 
-from relay.compliance.case import OWN_LIST, Consent, DialRequest, Facts, ListCopy, Revocation
+from relay.compliance.case import OWN_LIST, SPENDING, Consent, DialRequest, Facts, ListCopy, Revocation
 from relay.compliance.gate import Permit, Refused
-from relay.compliance.verdict import Verdict
 from relay.store.chain import SealedEntry, Verification, verify
 from relay.store.diary import heard_at, seal_fresh, unseal
 from relay.store.ledger import (
@@ -32,6 +32,7 @@ from relay.store.ledger import (
     WishKind,
     Written,
 )
+from relay.store.memory_permits import Permits
 from relay.store.records import CallRecord, Kind, Progress, Status, StoreRefused
 from relay.store.subjects import REMEMBERED, standing, subject_as_json
 
@@ -40,7 +41,7 @@ KEPT_CALLS = 10_000  # the oldest ended ones are forgotten past that; some 30 kB
 _DAWN = datetime.min.replace(tzinfo=UTC)  # before every lease
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Kept:
     """A call as the ledger knows it: a copy of the record as it was last written, and the sealed diary."""
 
@@ -79,13 +80,6 @@ class _Kept:
         self.record = replace(self.record, **nothing, stream_sid=None, session_id=None, ending=ending)
 
 
-@dataclass(slots=True)
-class _Attempt:
-    number: str | None
-    verdict: Verdict
-    permitted_at: datetime | None
-
-
 class MemoryStore(Store):
     """A ledger for one process: simulations, demonstrations and tests."""
 
@@ -99,7 +93,8 @@ class MemoryStore(Store):
         self._sids: dict[str, str] = {}
         self._wishes: list[Wish] = []  # of live calls alone
         self._nonces: dict[str, datetime] = {}
-        self._attempts: dict[tuple[str, int], _Attempt] = {}
+        self._calls_to: defaultdict[str, list[_Kept]] = defaultdict(list)  # by number, until it is erased
+        self._permits = Permits()
         self._listed: list[ListEntry] = []
         self._copies: dict[str, datetime] = {}
         self._consents: list[tuple[str, Consent]] = []
@@ -119,6 +114,7 @@ class MemoryStore(Store):
         kept = self._calls[record.id] = _Kept(replace(record, sid=None, status=Status.QUEUED, attempt=0))
         if record.owner is not None:
             kept.lease_until = self._later(LEASE_SECONDS)
+        self._calls_to[record.to].append(kept)
         progress = record.progress()
         self._advance(kept, progress)
         record.kept = len(progress.entries)
@@ -126,11 +122,17 @@ class MemoryStore(Store):
 
     def _forget(self) -> None:
         excess = len(self._calls) - self._kept + 1
-        ended = (kept.record for kept in self._calls.values() if not kept.is_alive)
-        for record in list(itertools.islice(ended, max(excess, 0))):
-            del self._calls[record.id]
-            self._keys.pop(record.idempotency_key or "", None)
-            self._sids.pop(record.sid or "", None)
+        ended = (kept for kept in self._calls.values() if not kept.is_alive)
+        for kept in list(itertools.islice(ended, max(excess, 0))):
+            del self._calls[kept.record.id]
+            self._keys.pop(kept.record.idempotency_key or "", None)
+            self._sids.pop(kept.record.sid or "", None)
+            self._detach(kept)
+
+    def _detach(self, kept: _Kept) -> None:
+        others = [other for other in self._calls_to.pop(kept.record.to, []) if other is not kept]
+        if others:
+            self._calls_to[kept.record.to] = others
 
     async def write(self, progress: Progress) -> Written:
         await trio.lowlevel.checkpoint()
@@ -197,7 +199,7 @@ class MemoryStore(Store):
 
     async def dials_since(self, at: datetime) -> int:
         await trio.lowlevel.checkpoint()
-        return sum(a.permitted_at is not None and a.permitted_at > at for a in self._attempts.values())
+        return self._permits.count_since(at)
 
     # ---- who owns a call ----------------------------------------------------------------------------------
 
@@ -276,39 +278,27 @@ class MemoryStore(Store):
 
     def _facts(self, number: str, now: datetime, besides: str) -> Facts:
         since = now - REMEMBERED
-        attempts = (
-            a.permitted_at
-            for (call_id, _), a in self._attempts.items()
-            if a.number == number and call_id != besides
-        )
-        conversations = (
-            kept.conversed_at
-            for kept in self._calls.values()
-            if kept.record.to == number and kept.record.id != besides
-        )
+        conversations = (k.conversed_at for k in self._calls_to.get(number, ()) if k.record.id != besides)
         return Facts(
             number=number,
             suppressions=standing(e for e in self._listed if number in (e.number, e.subject)),
             consents=tuple(consent for whose, consent in self._consents if whose == number),
             revocations=tuple(revocation for whose, revocation in self._revocations if whose == number),
             lists=tuple(ListCopy(name, as_of) for name, as_of in self._copies.items()),
-            attempts=tuple(sorted(at for at in attempts if at is not None and at > since)),
+            attempts=tuple(sorted(at for at in self._permits.attempts(number, besides) if at > since)),
             conversations=tuple(sorted(at for at in conversations if at is not None and at > since)),
+            dials=self._permits.count_since(now - SPENDING),
         )
 
     async def permit(self, request: DialRequest, judge: Judge) -> Permit | Refused:
         await trio.lowlevel.checkpoint()
         answer = judge(self._facts(request.to, self._clock(), request.call_id))
-        key = request.call_id, request.attempt
-        earlier = self._attempts[key].permitted_at if key in self._attempts else None
-        permitted_at = answer.issued_at if isinstance(answer, Permit) else earlier
-        self._attempts[key] = _Attempt(request.to, answer.verdict, permitted_at)
+        self._permits.keep(request, answer)
         return answer
 
     async def verdicts(self, call_id: str) -> list[dict[str, Any]]:
         await trio.lowlevel.checkpoint()
-        judged = sorted((key, a.verdict) for key, a in self._attempts.items() if key[0] == call_id)
-        return [verdict.as_json() for _, verdict in judged]
+        return self._permits.verdicts(call_id)
 
     async def suppress(self, entries: Sequence[ListEntry]) -> None:
         await trio.lowlevel.checkpoint()
@@ -349,12 +339,12 @@ class MemoryStore(Store):
 
     async def export_subject(self, number: str) -> dict[str, Any]:
         await trio.lowlevel.checkpoint()
-        of_calls = [kept.copy().as_json() for kept in self._calls.values() if kept.record.to == number]
+        of_calls = [kept.copy().as_json() for kept in self._calls_to.get(number, [])]
         facts = self._facts(number, self._clock(), "")
         return subject_as_json(
             number,
             of_calls,
-            [a.verdict.as_json() for a in self._attempts.values() if a.number == number],
+            self._permits.verdicts_on(number),
             [e for e in self._listed if e.subject == number],
             facts.consents or (),
             facts.revocations or (),
@@ -362,14 +352,13 @@ class MemoryStore(Store):
 
     async def erase(self, number: str, who: str, at: datetime) -> Erasure:
         await trio.lowlevel.checkpoint()
-        of_number = [kept for kept in self._calls.values() if kept.record.to == number]
+        of_number = self._calls_to.get(number, [])
         ended = [kept for kept in of_number if not kept.is_alive]
         deferred = tuple(kept.record.id for kept in of_number if kept.is_alive)
         for kept in ended:
+            self._detach(kept)
             kept.empty()
-        for (call_id, _), attempt in self._attempts.items():
-            if attempt.number == number and call_id not in deferred:
-                attempt.number = None
+        self._permits.detach(number, besides=deferred)
         if not deferred:
             self._listed = [replace(e, number=None) if e.number == number else e for e in self._listed]
             await self.suppress([ListEntry(None, Listing.ADDED, "erasure", who, at, subject=number)])
@@ -388,6 +377,7 @@ class MemoryStore(Store):
             kept.transcript_purged = True
         whole = [kept for kept in past(retention.evidence_seconds) if not kept.erased]
         for kept in whole:
+            self._detach(kept)
             kept.empty()
         old = now - timedelta(seconds=retention.nonce_seconds)
         spent = [nonce for nonce, at in self._nonces.items() if at <= old]

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from relay.compliance.case import (
     OWN_LIST,
+    SPENDING,
     Consent,
     ConsentForm,
     DialRequest,
@@ -40,6 +41,7 @@ from relay.store.tables import (
 )
 
 _ENDED = calls.c.rank >= Status.ENDED.rank
+_PERMITS = 0x7065726D  # PostgreSQL's lock under which permits are given: any number, the same on every node
 
 
 # ---- what is on record -----------------------------------------------------------------------------------
@@ -48,7 +50,7 @@ _ENDED = calls.c.rank >= Status.ENDED.rank
 def facts(connection: sa.Connection, number: str, subject: str, now: datetime, besides: str) -> Facts:
     """All that a gate may ask about a number."""
     since = now - REMEMBERED
-    dialled = sa.select(attempts.c.permitted_at).where(
+    dialled = sa.select(sa.func.max(attempts.c.permitted_at)).where(
         attempts.c.subject == subject, attempts.c.permitted_at > since, attempts.c.call_id != besides
     )
     conversed = sa.select(calls.c.conversed_at).where(
@@ -60,8 +62,9 @@ def facts(connection: sa.Connection, number: str, subject: str, now: datetime, b
         consents=tuple(_consents(connection, subject)),
         revocations=tuple(_revocations(connection, subject)),
         lists=tuple(ListCopy(row.list, row.as_of) for row in connection.execute(sa.select(list_copies))),
-        attempts=tuple(sorted(connection.execute(dialled).scalars())),
+        attempts=tuple(sorted(connection.execute(dialled.group_by(attempts.c.call_id)).scalars())),
         conversations=tuple(sorted(connection.execute(conversed).scalars())),
+        dials=sql_calls.dials_since(connection, now - SPENDING),
     )
 
 
@@ -106,9 +109,9 @@ def _list_entry(row: Any) -> ListEntry:
 def permit(
     connection: sa.Connection, request: DialRequest, subject: str, judge: Judge, now: datetime
 ) -> Permit | Refused:
-    """Judge and store in one step, one attempt on a number at a time."""
+    """Judge and store in one step, one permit at a time: some caps are of a number, one is of all."""
     if connection.dialect.name == "postgresql":  # SQLite has one writer anyway
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(subject, 0))))
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_PERMITS)))
     answer = judge(facts(connection, request.to, subject, now, besides=request.call_id))
     values = {
         "subject": subject,

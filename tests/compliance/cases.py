@@ -56,6 +56,7 @@ NOTHING_KNOWN_AGAINST = Facts(
     lists=(),
     attempts=(),
     conversations=(),
+    dials=0,
 )
 
 # Everything that telemarketing needs, in every jurisdiction of the rulebook.

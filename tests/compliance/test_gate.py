@@ -207,6 +207,16 @@ def test_an_address_in_a_stricter_place_binds_though_the_number_lies_elsewhere()
     assert refusal_code(replace(REQUEST, zone="America/Los_Angeles"), now=early) == "outside-hours"
 
 
+@pytest.mark.parametrize(("dials", "code"), [(0, ""), (9, ""), (10, "spend-cap"), (11, "spend-cap")])
+def test_no_more_is_dialled_in_an_hour_than_the_house_pays_for(dials: int, code: str) -> None:
+    book = replace(RULEBOOK, dials_per_hour=10)
+    assert refusal_code(facts=replace(NOTHING_KNOWN_AGAINST, dials=dials), rules=book) == code
+    # A reason that waiting does not mend is told first.
+    listed = (Suppression(OWN_LIST, NOON),)
+    facts = replace(NOTHING_KNOWN_AGAINST, dials=dials, suppressions=listed)
+    assert refusal_code(facts=facts, rules=book) == "dnc-listed"
+
+
 def test_setting_every_rule_aside_opens_no_hole() -> None:
     overrides = tuple(
         Override(rule=rule.id, reason="all of them", decided_by="J. Doe", decided_on=NOON.date())
@@ -225,7 +235,7 @@ def test_no_override_reaches_the_number_our_own_list_or_a_revocation() -> None:
     overridable = {rule.id for rule in RULEBOOK.rules}
     findings = permit_of().verdict.findings
     fixed = {finding.rule for finding in findings} - overridable
-    assert fixed == {"purpose", "number", "caller-id", "facts", "own-list", "revocation"}
+    assert fixed == {"purpose", "number", "caller-id", "facts", "own-list", "revocation", "spend-cap"}
 
 
 @pytest.mark.parametrize(
@@ -255,7 +265,7 @@ def test_when_twilio_asks_for_the_document_the_hour_and_the_consent_are_weighed_
         refusal = weigh(Stage.ANSWERED, request, facts, RULEBOOK, now).refusal
         return refusal.code if refusal else ""
 
-    facts = replace(ALL_IN_ORDER, lists=None, attempts=None, conversations=None)
+    facts = replace(ALL_IN_ORDER, lists=None, attempts=None, conversations=None, dials=None)
     assert code(facts) == ""
     assert code(facts, NIGHT) == "outside-hours"
     assert code(replace(facts, consents=())) == "consent-missing"

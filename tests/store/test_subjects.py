@@ -61,7 +61,7 @@ async def finish(store: Store, record: CallRecord, ended_at: datetime = NOW) -> 
 
 
 async def test_an_unknown_number_has_no_history(store: Store) -> None:
-    assert await store.facts(NUMBER, NOW) == Facts(NUMBER, (), (), (), (), (), ())
+    assert await store.facts(NUMBER, NOW) == Facts(NUMBER, (), (), (), (), (), (), 0)
 
 
 async def test_the_newest_word_of_each_list_counts(store: Store) -> None:
@@ -168,6 +168,35 @@ async def test_requests_at_once_do_not_pass_a_cap_together(store: Store) -> None
         for number in range(8):
             nursery.start_soon(ask, number)
     assert sum(isinstance(answer, Permit) for answer in answers) == 3
+
+
+async def test_requests_to_many_numbers_at_once_do_not_pass_the_spend_cap_together(store: Store) -> None:
+    answers: list[Permit | Refused] = []
+
+    async def ask(number: int) -> None:
+        asked = request(f"call_{number}", to=f"+120255501{number:02}")
+
+        def judge(facts: Facts) -> Permit | Refused:
+            assert facts.dials is not None
+            return at_most(3 if facts.dials < 3 else 0, asked)(facts)
+
+        answers.append(await store.permit(asked, judge))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(ask, number)
+    assert sum(isinstance(answer, Permit) for answer in answers) == 3
+    now = datetime.now(UTC)
+    assert (await store.facts(NUMBER, now)).dials == 3
+    assert (await store.facts(NUMBER, now + timedelta(hours=1))).dials == 0
+
+
+async def test_a_call_that_took_several_permits_is_one_attempt_and_as_many_dials(store: Store) -> None:
+    for attempt in (1, 2):
+        asked = request(attempt=attempt)
+        assert isinstance(await store.permit(asked, at_most(1, asked)), Permit)
+    facts = await store.facts(NUMBER, datetime.now(UTC))
+    assert (len(facts.attempts or ()), facts.dials) == (1, 2)
 
 
 async def test_a_person_is_told_everything_and_then_forgotten(store: Store) -> None:

@@ -6,12 +6,13 @@ Knows the gate through its findings alone.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from relay.compliance import load_rulebook
+from relay.compliance import DialRequest, Purpose, Rulebook, check, load_rulebook
 from relay.profiles import Profile
 from relay.store import MemoryStore
 from relay.store.ledger import ListEntry, Listing
@@ -19,6 +20,7 @@ from relay.web.explain import explain_routes
 from tests.web.api import BEARER, NOW, NUMBER, OTHER, TOKEN, ApiClient, client_of
 
 RULEBOOK = load_rulebook()
+CAP = "spend-cap"  # the finding and the refusal
 NOON = datetime(2027, 3, 9, 17, 0, tzinfo=UTC)  # a Tuesday in the review period of the packaged rules
 NIGHT = NOON.replace(hour=8)  # three in the morning where the number may ring
 AGENT = Profile(
@@ -35,11 +37,14 @@ def store() -> MemoryStore:
 
 
 def client_at(
-    store: MemoryStore, now: datetime, rule_time: Callable[[], datetime | None] = lambda: None
+    store: MemoryStore,
+    now: datetime,
+    rule_time: Callable[[], datetime | None] = lambda: None,
+    rulebook: Rulebook = RULEBOOK,
 ) -> ApiClient:
     routes = explain_routes(
         store,
-        RULEBOOK,
+        rulebook,
         TOKEN,
         profiles={AGENT.name: AGENT}.get,
         from_number=OTHER,
@@ -67,6 +72,22 @@ async def test_the_refusal_that_speaks_is_the_one_a_dial_would_get(store: Memory
     found = await explain(client_at(store, NOON))
     assert found["allowed"] is False
     assert found["refusal"]["code"] == "dnc-listed"
+
+
+async def test_the_spend_cap_is_explained_too(store: MemoryStore) -> None:
+    def told(found: dict[str, Any]) -> str:
+        return next(str(each["explanation"]) for each in found["verdict"]["findings"] if each["rule"] == CAP)
+
+    thrifty = replace(RULEBOOK, dials_per_hour=1)
+    client = client_at(store, NOON, rulebook=thrifty)
+    found = await explain(client)
+    assert found["allowed"] is True
+    assert told(found).startswith("There were 0 of at most 1 dials")
+    asked = DialRequest("call_1", 1, OTHER, NUMBER, Purpose.INFORMATIONAL, "Acme")
+    await store.permit(asked, lambda facts: check(asked, facts, thrifty, NOON))
+    found = await explain(client)
+    assert found["refusal"]["code"] == CAP
+    assert told(found).startswith("There were 1 of at most 1 dials")
 
 
 async def test_a_stricter_purpose_brings_its_rules(store: MemoryStore) -> None:
