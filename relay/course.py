@@ -126,6 +126,7 @@ class Course:
                 line.forbid(refusal)
             case Uncertain(detail):
                 log.warning("create was ambiguous", detail=detail)
+                line.noted("ambiguous", {})
                 if line.record.sid is None:
                     line.record.raise_status(Status.UNKNOWN)
                     line.waiting.deadline = trio.current_time() + UNKNOWN_SECONDS

@@ -97,6 +97,7 @@ class Dialogue:
         self._opening_seconds = 0.0  # from the first sound on
         self._opening_marked = False
         self._committed_at: float | None = None
+        self._noticed_at = now  # the callee's speech, by the agent
         self._tool_runs = ToolRuns()
         self._goodbye = Goodbye(self._playout, self._replies)
         self._leaving = Leaving(self._playout, opted_out_clip)
@@ -312,6 +313,7 @@ class Dialogue:
     # ---- interruption --------------------------------------------------------------------------------------
 
     def _speech_started(self, now: float) -> Sequence[Action]:
+        self._noticed_at = now
         if self._stage is not _Stage.OPEN or not self._interruptible:
             return ()
         tail = self._replies.active is None and self._playout.holds_audio(now)
@@ -331,7 +333,7 @@ class Dialogue:
         cleared = self._silence(now)
         if cleared:
             self.tally.barge_ins += 1
-            cleared.append(Note("barge-in", {"by": why}))
+            cleared.append(Note("barge-in", {"by": why, "seconds": round(now - self._noticed_at, 3)}))
         return cleared
 
     def _silence(self, now: float) -> list[Action]:

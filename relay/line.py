@@ -58,11 +58,15 @@ class Line:
         clock: Callable[[], datetime],
         *,
         on_opt_out: Callable[[str], None] = lambda _how: None,
+        on_note: Callable[[str, Mapping[str, Any]], None] = lambda _event, _fields: None,
+        on_turn: Callable[[float, float], None] = lambda _agent_seconds, _relay_seconds: None,
     ) -> None:
         self.record = record
         self.order = order
         self.plea = plea  # what the gate is asked for the newest attempt
-        self.on_opt_out = on_opt_out  # records it; set by the switchboard
+        self.on_opt_out = on_opt_out  # records it; set by the switchboard, like the two below
+        self.on_note = on_note  # counts what is noted
+        self.on_turn = on_turn
         self.terms = terms
         self.tools = tools
         self.decided = trio.Event()  # the carrier took the order, refused it, or left us in doubt
@@ -198,6 +202,7 @@ class Line:
             self.answered_at = trio.current_time()
             self.record.answered_at = self._clock()
             self.record.raise_status(Status.LIVE)
+            self.noted("answered", {})
             self.waiting.deadline = self.answered_at + STREAM_SECONDS
 
     def document(self, attempt: int) -> Document:
@@ -228,6 +233,7 @@ class Line:
         if event == "session":
             self.record.session_id = str(fields["session_id"])
         self.record.note(self._clock(), event, **fields)
+        self.on_note(event, fields)
 
     def said(self, role: Role, text: str, *, interrupted: bool) -> None:
         """Something for the transcript."""
@@ -236,6 +242,7 @@ class Line:
     def turn_answered(self, agent_seconds: float, relay_seconds: float) -> None:
         """How long the person waited for this answer."""
         self.record.measure(self._clock(), round(agent_seconds, 4), round(relay_seconds, 6))
+        self.on_turn(agent_seconds, relay_seconds)
 
     def opted_out(self, how: str) -> None:
         """The person wants no more calls."""

@@ -14,6 +14,7 @@ import trio
 from relay.carrier import AlreadyEnded, Carrier, CarrierCall, HungUp
 from relay.course import UNKNOWN_SECONDS
 from relay.line import UNCONNECTED, Line
+from relay.meter import Meter
 from relay.outcomes import Blame, Ending, Reason
 from relay.store import LEASE_SECONDS, CallRecord, Retention, Spool, Status, Store, StoreError, Written
 from relay.switchboard import Switchboard
@@ -40,6 +41,7 @@ class Reconciler:
         carrier: Carrier,
         clock: Callable[[], datetime],
         retention: Retention,
+        meter: Meter,
     ) -> None:
         self._node = node
         self._switchboard = switchboard
@@ -48,6 +50,7 @@ class Reconciler:
         self._carrier = carrier
         self._clock = clock
         self._retention = retention
+        self._meter = meter
         self._leases_count_from = 0.0  # on trio's clock
 
     async def run(self) -> None:
@@ -99,6 +102,7 @@ class Reconciler:
     def _lost(self, line: Line) -> None:
         log.warning("call lost to another node", call_id=line.record.id)
         line.give_way()
+        self._meter.found("lost")
 
     async def reconcile(self) -> None:
         """End the calls that nobody holds any more, and hang up what the carrier still has of them.
@@ -115,6 +119,7 @@ class Reconciler:
             for record in orphans:
                 if line := self._switchboard.line(record.id):
                     line.record.fence = record.fence  # ours all along, only not renewed in time
+                    self._meter.found("overdue")
                 else:
                     await self._settle(record)
 
@@ -140,11 +145,13 @@ class Reconciler:
         else:
             ending = None  # it may have been placed: a signed request will tell us its SID
         if ending is None:
+            self._meter.found("waiting")
             return
         record.note(now, "reconciled")
         record.ending, record.ended_at = ending, now
         record.raise_status(Status.ENDED)
         if await self._spool.save(record) in (Written.KEPT, Written.SPOOLED):
+            self._meter.found("settled", ending)
             log.info(
                 "call ended", call_id=record.id, **ending.as_json(), duration_seconds=record.duration_seconds
             )

@@ -11,7 +11,7 @@ import signal
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -19,11 +19,13 @@ from functools import partial
 import structlog
 import trio
 
+from relay import __version__, commit
 from relay.compliance import Rulebook, RulebookError, load_rulebook
-from relay.dialer import open_dialer
+from relay.dialer import Dialer, open_dialer
 from relay.dialogue import BargeIn
 from relay.gatekeeper import Gatekeeper, rule_time_from
 from relay.legs import Leg, open_agent_leg
+from relay.meter import Meter
 from relay.outcomes import Blame, LegClosed, Reason
 from relay.probe import Probe
 from relay.reconciler import Reconciler
@@ -34,11 +36,13 @@ from relay.store.sql import SqlStore, open_store
 from relay.store.subject_key import load_subject_key
 from relay.switchboard import House, Switchboard
 from relay.telemetry.capture import Captures
+from relay.telemetry.metrics import Metrics
 from relay.web.app import Routes, create_app
 from relay.web.edge import serve as serve_edge
 from relay.web.evidence import evidence_routes
 from relay.web.explain import explain_routes
 from relay.web.health import health_routes
+from relay.web.metrics import metrics_routes
 from relay.web.numbers import numbers_routes
 from relay.web.operator import operator_routes
 from relay.web.phone_stream import stream_routes
@@ -65,6 +69,7 @@ class Running:
 async def serve(
     settings: Settings,
     *,
+    log_lines_dropped: Callable[[], int] = lambda: 0,
     task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run until the first signal has drained every call, or until cancelled. Raises ConfigurationError."""
@@ -73,19 +78,13 @@ async def serve(
     clock = partial(datetime.now, UTC)
     roster = load_roster(settings)
     house, retention = _house(settings), _retention(settings)
-    stop = trio.Event()
+    stop, meter = trio.Event(), Meter(Metrics())
+    meter.watch_process(__version__, commit(), log_lines_dropped)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with (
-            _open_ledger(settings) as store,
+            _open_ledger(settings, meter) as store,
             open_spool(store, settings.data_dir / "spool") as spool,
-            open_dialer(
-                account_sid=accounts.twilio_account_sid,
-                auth_token=accounts.twilio_auth_token.get_secret_value(),
-                from_number=accounts.twilio_from_number,
-                api_url=settings.twilio_api_url,
-                dials_per_second=settings.dials_per_second,
-                clock=clock,
-            ) as carrier,
+            _open_dialer(settings, clock) as carrier,
             aclosing(roster.web),
             trio.open_nursery() as last,
         ):
@@ -104,13 +103,19 @@ async def serve(
                         clock=clock,
                         probe=Probe(trust.public_url, trust.auth_tokens[0]),
                         captures=Captures(settings.capture_dir),
+                        meter=meter,
                     )
-                    reconciler = Reconciler(house.node, switchboard, store, spool, carrier, clock, retention)
+                    meter.watch_calls(switchboard, house.max_calls, spool)
+                    reconciler = Reconciler(
+                        house.node, switchboard, store, spool, carrier, clock, retention, meter
+                    )
                     last.start_soon(reconciler.run, name="reconciler")
+                    last.start_soon(meter.watch_loop, name="loop lag")
                     app = create_app(
                         webhook_routes(switchboard, trust),
                         stream_routes(switchboard, trust),
                         health_routes(switchboard),
+                        metrics_routes(meter.metrics),
                         *_operators(house, trust, switchboard, store, rulebook, roster, clock, rule_time),
                     )
                     bound = await _listen(front, partial(serve_edge, app, settings.bind, stop=stop))
@@ -160,13 +165,25 @@ async def _listen(front: trio.Nursery, serving: Callable[..., Awaitable[None]]) 
     return bound
 
 
+def _open_dialer(settings: Settings, clock: Callable[[], datetime]) -> AbstractAsyncContextManager[Dialer]:
+    accounts = settings.require_serving()
+    return open_dialer(
+        account_sid=accounts.twilio_account_sid,
+        auth_token=accounts.twilio_auth_token.get_secret_value(),
+        from_number=accounts.twilio_from_number,
+        api_url=settings.twilio_api_url,
+        dials_per_second=settings.dials_per_second,
+        clock=clock,
+    )
+
+
 @asynccontextmanager
-async def _open_ledger(settings: Settings) -> AsyncIterator[SqlStore]:
+async def _open_ledger(settings: Settings, meter: Meter) -> AsyncIterator[SqlStore]:
     async with AsyncExitStack() as stack:
         try:
             settings.data_dir.mkdir(parents=True, exist_ok=True)
             url, key = settings.database_url.get_secret_value(), _subject_key(settings)
-            store = await stack.enter_async_context(open_store(url, key))
+            store = await stack.enter_async_context(open_store(url, key, meter.operated))
         except (StoreError, OSError) as problem:
             raise ConfigurationError([f"RELAY_DATABASE_URL: {problem}"]) from None
         yield store

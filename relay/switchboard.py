@@ -18,6 +18,7 @@ from relay.course import Course
 from relay.gatekeeper import Gatekeeper
 from relay.legs import Leg
 from relay.line import Document, Line
+from relay.meter import Meter
 from relay.outcomes import Blame, Ending, Farewell, Reason, Refusal
 from relay.placing import CallRequest, House, Office
 from relay.profiles import Profile
@@ -77,6 +78,7 @@ class Switchboard:
         clock: Callable[[], datetime],
         probe: Callable[[], Awaitable[Refusal | None]],
         captures: Captures,
+        meter: Meter,
     ) -> None:
         self.phase = Phase.OPEN
         self._house = house
@@ -94,6 +96,7 @@ class Switchboard:
         self._gatekeeper = gatekeeper
         self._office = Office(house, profiles=profiles, tools=tools, clock=clock)
         self._clock = clock
+        self._meter = meter
         self._probe = probe
         self._lines: dict[str, Line] = {}  # bounded by House.max_calls
         self._idle = trio.Event()
@@ -131,10 +134,13 @@ class Switchboard:
     async def place(self, request: CallRequest) -> Line | CallRecord | Refusal:
         """Store the intent and start the call; the record of an earlier call for a known idempotency key."""
         try:
-            return await self._place(request)
+            placed = await self._place(request)
         except StoreError as problem:
             self._spool.doubt(problem)
-            return Refusal("no-store", f"the intent could not be stored: {problem}")
+            placed = Refusal("no-store", f"the intent could not be stored: {problem}")
+        if isinstance(placed, Refusal):
+            self._meter.refused(placed.code)
+        return placed
 
     async def _place(self, request: CallRequest) -> Line | CallRecord | Refusal:
         if request.idempotency_key is not None:  # a repeated request is no new call, whatever we are doing
@@ -175,20 +181,23 @@ class Switchboard:
             log.error("call cannot go on", call_id=call_id, reason=line.message)
             return None
         log.warning("call taken over", call_id=call_id, attempt=attempt)
+        self._claim(line)
         line.noted("taken over", {"attempt": attempt})
         line.resume()
-        self._claim(line)
         self._calls.start_soon(self._carry, line, name=call_id)
         return line
 
     def _claim(self, line: Line) -> None:
         line.on_opt_out = partial(self._suppress, line)
+        line.on_note = partial(self._meter.noted, line)
+        line.on_turn = self._meter.turn_answered
         self._lines[line.record.id] = line
         if self._idle.is_set():
             self._idle = trio.Event()
 
     def _release(self, line: Line) -> None:
         del self._lines[line.record.id]
+        self._meter.gone(line)
         if not self._lines:
             self._idle.set()
 

@@ -557,11 +557,12 @@ def test_an_interrupted_reply_silences_the_phone_and_never_speaks_again(
     status: str, done_id: str | None
 ) -> None:
     talk = Talk().opened()
-    talk.agent(agent.ReplyStarted("r1"), agent.ReplyAudio(sound(), "r1"))
+    talk.agent(agent.ReplyStarted("r1"), agent.ReplyAudio(sound(), "r1"), agent.SpeechStarted())
+    talk.now += 0.5
 
     assert talk.agent(agent.ReplyDone(status, done_id)) == [
         ClearPhoneAudio(),
-        Note("barge-in", {"by": "interrupted"}),
+        Note("barge-in", {"by": "interrupted", "seconds": 0.5}),
     ]
     assert talk.agent(agent.ReplyAudio(sound(), "r1"), agent.ReplyAudio(sound())) == []
     assert talk.agent(agent.ReplyStarted("r1"), agent.ReplyAudio(sound(), "r1")) == []
@@ -624,7 +625,7 @@ def test_speech_clears_the_tail_of_a_reply_that_is_over() -> None:
 
     assert talk.agent(agent.SpeechStarted()) == [
         ClearPhoneAudio(),
-        Note("barge-in", {"by": "speech started"}),
+        Note("barge-in", {"by": "speech started", "seconds": 0.0}),
     ]
 
 

@@ -23,11 +23,13 @@ from relay.profiles import Overrides, compose, read_profile
 from relay.rehearsal import API_TOKEN, open_stage
 from relay.settings import Accounts, Settings
 from relay.simulator.scenario import shipped_scenario
+from relay.telemetry.metrics import CATALOGUE
 from relay.tools.builtin import builtin_tools
 from relay.wire import agent, phone, signature, twiml
 
 TOP: Final = Path(__file__).parent.parent
 README: Final = TOP / "README.md"
+METRICS: Final = TOP / "docs" / "metrics.md"
 ARCHITECTURE: Final = TOP / "docs" / "architecture.md"
 RECORDS: Final = sorted((TOP / "docs" / "decisions").glob("*.md"))
 PAGES: Final = [README, TOP / "CHANGELOG.md", *sorted((TOP / "docs").rglob("*.md"))]
@@ -262,6 +264,17 @@ def test_every_command_has_its_row() -> None:
 
 def command_words(cell: str) -> list[str]:
     return re.findall(r"relay ([a-z]+(?: [a-z]+)*)", cell)
+
+
+# ---- metrics -----------------------------------------------------------------------------------------------
+
+
+def test_the_metrics_told_are_those_that_are_counted() -> None:
+    expected = [
+        [f"`{each.name}`", each.kind, ", ".join(f"`{label}`" for label in each.labels) or "–", each.help]
+        for each in CATALOGUE
+    ]
+    assert table(METRICS, "name", "type", "labels", "what it says") == expected
 
 
 # ---- architecture and decisions ----------------------------------------------------------------------------

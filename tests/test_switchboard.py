@@ -42,6 +42,7 @@ from relay.dialogue import BargeIn
 from relay.gatekeeper import Gatekeeper
 from relay.legs import Leg
 from relay.line import Line
+from relay.meter import Meter
 from relay.outcomes import Blame, Ending, LegClosed, Reason, Refusal
 from relay.profiles import Overrides, Profile
 from relay.reconciler import Reconciler
@@ -50,6 +51,7 @@ from relay.store.ledger import Judge, Retention
 from relay.store.records import Progress
 from relay.switchboard import CallRequest, Document, House, Phase, Switchboard
 from relay.telemetry.capture import Captures
+from relay.telemetry.metrics import Metrics
 from relay.wire.callbacks import (
     AmdCallback,
     AnsweredBy,
@@ -219,6 +221,8 @@ class Desk:
         self.store = store or CountingStore()
         ledger = ledger or self.store
         self.spool = spool or Spool(ledger, NOWHERE)
+        self.metrics = Metrics()
+        self.meter = Meter(self.metrics)
         self.streams: list[MemoryStream] = []
         self.agent_fails: BaseException | None = None
         self._agents_in, self._agents = trio.open_memory_channel[Far](100)
@@ -247,6 +251,7 @@ class Desk:
             clock=clock,
             probe=self.probe,
             captures=Captures(folder),
+            meter=self.meter,
         )
         self.reconciler = Reconciler(
             node=node,
@@ -256,6 +261,7 @@ class Desk:
             carrier=self.carrier,
             clock=clock,
             retention=Retention(),
+            meter=self.meter,
         )
         self.unreachable: Refusal | None = None
 

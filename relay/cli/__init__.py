@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,14 +15,14 @@ import structlog
 import trio
 from cyclopts import App, Parameter
 
-from relay import __version__
+from relay import full_version
 from relay.cli.agents import agents
 from relay.cli.calls import Purpose, call, calls
 from relay.cli.dnc import dnc
 from relay.cli.terminal import DONE, FAILED, JSON, USAGE, CommandFailed, complain
 from relay.settings import ConfigurationError, load_settings
 
-app = App(name="relay", help="Telephone calls by an AI agent.", version=f"relay {__version__}")
+app = App(name="relay", help="Telephone calls by an AI agent.", version=f"relay {full_version()}")
 app.command(call)
 app.command(agents)
 app.command(calls)
@@ -38,10 +39,12 @@ def serve() -> int:
     settings.require_serving()
     status = DONE
     try:
-        with open_logs(settings.log_format, settings.log_level, sys.stdout, secrets=settings.secrets()):
+        with open_logs(
+            settings.log_format, settings.log_level, sys.stdout, secrets=settings.secrets()
+        ) as lines_dropped:
             for warning in settings.warnings():
                 structlog.get_logger().warning("setting", warning=warning)
-            trio.run(service.serve, settings)
+            trio.run(partial(service.serve, settings, log_lines_dropped=lines_dropped))
     except* ConfigurationError as problems:
         status = USAGE
         for problem in _leaves(problems):

@@ -48,6 +48,16 @@ class Spool:
         self._arrived = trio.Event()
         self._written = trio.Event()  # set for a moment, when it is
 
+    @property
+    def bytes_on_disk(self) -> int:
+        """What waits there for the store."""
+        return _size(self._path)
+
+    @property
+    def lines_waiting(self) -> int:
+        """What waits in memory for the disk."""
+        return len(self._waiting)
+
     # ---- what calls say ----------------------------------------------------------------------
 
     async def write(self, progress: Progress) -> Written:

@@ -37,6 +37,9 @@ TRIES = 3  # of a transaction that lost a race: a deadlock, or two inserts of on
 
 _RACES = ("40001", "40P01", "23505")  # PostgreSQL: serialization failure, deadlock, unique violation
 
+OnOperation = Callable[[float, bool], None]
+"""Told after each operation how many seconds it took, and whether it was carried out."""
+
 T = TypeVar("T")
 Work = Callable[[sa.Connection], T]
 
@@ -44,9 +47,10 @@ Work = Callable[[sa.Connection], T]
 class SqlStore(Store):
     """The ledger behind an engine; made by `open_store`."""
 
-    def __init__(self, engine: sa.Engine, key: bytes) -> None:
+    def __init__(self, engine: sa.Engine, key: bytes, on_operation: OnOperation) -> None:
         self._engine = engine
         self._key = key
+        self._on_operation = on_operation
         # As many as there are connections: what waits, waits here, where a deadline of ours holds.
         self._limiter = trio.CapacityLimiter(1 if engine.dialect.name == "sqlite" else CONNECTIONS)
 
@@ -56,17 +60,21 @@ class SqlStore(Store):
     async def _run(self, work: Work[T], *, durable: bool = False) -> T:
         """One transaction. A thread that is late is left behind: it commits nothing, and keeps its place."""
         given_up = threading.Event()
+        began_at, is_done = trio.current_time(), False
         try:
             with trio.fail_after(OPERATION_SECONDS):
-                return await trio.to_thread.run_sync(
+                answer = await trio.to_thread.run_sync(
                     partial(_transact, self._engine, work, given_up, durable=durable),
                     limiter=self._limiter,
                     abandon_on_cancel=True,
                 )
+            is_done = True
+            return answer
         except trio.TooSlowError:
             raise StoreError(f"the database did not answer within {OPERATION_SECONDS:g} s") from None
         finally:
             given_up.set()
+            self._on_operation(trio.current_time() - began_at, is_done)
 
     # ---- calls --------------------------------------------------------------------------------------------
 
@@ -182,7 +190,9 @@ class SqlStore(Store):
 
 
 @asynccontextmanager
-async def open_store(database_url: str, key: bytes) -> AsyncGenerator[SqlStore]:
+async def open_store(
+    database_url: str, key: bytes, on_operation: OnOperation = lambda _seconds, _is_done: None
+) -> AsyncGenerator[SqlStore]:
     """The ledger at this URL, its tables brought up to date. Numbers are hashed under `key`.
 
     Raises StoreError when the database cannot be reached, is newer than this program, or is an SQLite file
@@ -196,7 +206,7 @@ async def open_store(database_url: str, key: bytes) -> AsyncGenerator[SqlStore]:
                 await trio.to_thread.run_sync(_migrate, engine, abandon_on_cancel=True)
             if opening.cancelled_caught:
                 raise StoreError(f"the database was not ready within {OPENING_SECONDS:g} s")
-            yield SqlStore(engine, key)
+            yield SqlStore(engine, key, on_operation)
         finally:
             engine.dispose()
 

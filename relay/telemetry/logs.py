@@ -51,8 +51,8 @@ class LogStream(Protocol):
 @contextmanager
 def open_logs(
     format: LogFormat | None, level: LogLevel, stream: LogStream, *, secrets: Collection[str] = ()
-) -> Iterator[None]:
-    """While open, structlog and the warnings of libraries write lines to `stream`.
+) -> Iterator[Callable[[], int]]:
+    """While open, structlog and the warnings of libraries write lines to `stream`; says how many were lost.
 
     `format` None: for people on a terminal, else JSON. `secrets` are never written, wherever they turn up.
     At the end what waits is written, for at most FLUSH_SECONDS.
@@ -87,7 +87,7 @@ def open_logs(
     root.addHandler(libraries)
     root.setLevel(logging.WARNING)
     try:
-        yield
+        yield lambda: writer.dropped
     finally:
         root.removeHandler(libraries)
         root.setLevel(former_level)
@@ -122,7 +122,7 @@ class LineWriter:
         self._descriptor = os.dup(descriptor)
         self._tell_dropped = tell_dropped
         self._lines: SimpleQueue[bytes | None] = SimpleQueue()  # bounded in write_nowait
-        self._dropped = 0  # only grows; the thread keeps count of what it has told
+        self.dropped = 0  # only grows; the thread keeps count of what it has told
         # A daemon: it may be stuck in a write that nobody will ever read.
         self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
         self._thread.start()
@@ -130,7 +130,7 @@ class LineWriter:
     def write_nowait(self, line: bytes) -> None:
         """Never waits: a line that finds the queue full is dropped and counted."""
         if self._lines.qsize() >= QUEUE_LINES:
-            self._dropped += 1
+            self.dropped += 1
         else:
             self._lines.put(line)
 
@@ -143,7 +143,7 @@ class LineWriter:
         told = 0
         try:
             while (line := self._lines.get()) is not None:
-                if (dropped := self._dropped) > told:
+                if (dropped := self.dropped) > told:
                     self._write(self._tell_dropped(dropped - told))
                     told = dropped
                 self._write(line)

@@ -84,6 +84,9 @@ class Toolbox:
         self._tools = {tool.name: tool for tool in tools}
         self._call = call
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._tools
+
     def opts_out(self, name: str) -> bool:
         """Whether asking for this tool says that the person wants no more calls."""
         return name in self._tools and self._tools[name].opts_out

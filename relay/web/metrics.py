@@ -1,0 +1,40 @@
+"""What Prometheus asks for, and the count of everything that was asked.
+
+Knows Quart and the registry; whoever comes through a proxy comes from outside and is told nothing.
+"""
+
+from __future__ import annotations
+
+import trio
+from quart import Blueprint, Response, abort, g, request
+from quart.typing import ResponseReturnValue
+
+from relay.telemetry.metrics import CONTENT_TYPE, HTTP_REQUESTS, HTTP_SECONDS, Metrics
+
+# A tunnel or a balancer adds at least one of them, and its clients cannot take it away again.
+_FORWARDED = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "Via")
+
+
+def metrics_routes(metrics: Metrics) -> Blueprint:
+    """`/metrics`, and a look at every answer of the application."""
+    routes = Blueprint("metrics", __name__)
+
+    @routes.get("/metrics")
+    async def scrape() -> ResponseReturnValue:
+        """How much this node does; no numbers, no ids. 404 for whoever comes through a proxy."""
+        if any(name in request.headers for name in _FORWARDED):
+            abort(404)
+        return Response(metrics.text(), content_type=CONTENT_TYPE)
+
+    @routes.before_app_request
+    async def begin() -> None:
+        g.asked_at = trio.current_time()
+
+    @routes.after_app_request
+    async def count(response: Response) -> Response:
+        route = "unmatched" if request.url_rule is None else request.url_rule.rule
+        metrics.count(HTTP_REQUESTS, route, str(response.status_code))
+        metrics.observe(HTTP_SECONDS, trio.current_time() - g.asked_at, route)
+        return response
+
+    return routes
