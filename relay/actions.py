@@ -66,6 +66,17 @@ class CancelReply(msgspec.Struct, frozen=True):
     reply_id: str
 
 
+class OpenSession(msgspec.Struct, frozen=True):
+    """Open another session with the agent; the one before it is given up.
+
+    `resume`: the lost one, with all that it knows; else a fresh one that is told what was said so far.
+    `heard`: the opening was, so that a fresh one does not greet.
+    """
+
+    resume: bool
+    heard: bool
+
+
 class RetryWithoutVoice(msgspec.Struct, frozen=True):
     """The configured voice was refused: open the session again without one."""
 
@@ -114,6 +125,7 @@ Action: TypeAlias = (
     | SendToolResult
     | CreateReply
     | CancelReply
+    | OpenSession
     | RetryWithoutVoice
     | Transcribe
     | TurnAnswered

@@ -7,9 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
+from enum import Enum, auto
 from typing import Generic, TypeVar
 
 Name = TypeVar("Name", bound=Hashable)
+
+
+class Watch(Enum):
+    """What a dialogue waits for, beside the steps of a goodbye."""
+
+    STAGE = auto()  # a session, the opening, the last words: whatever the stage is there for
+    RESUME = auto()  # the lost session does not come back
 
 
 class Alarms(Generic[Name]):

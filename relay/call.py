@@ -13,7 +13,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import NoReturn
 
-import structlog
 import trio
 
 from relay.actions import (
@@ -24,6 +23,7 @@ from relay.actions import (
     EndCall,
     ForwardToAgent,
     Note,
+    OpenSession,
     OptOut,
     PlayOnPhone,
     RetryWithoutVoice,
@@ -33,8 +33,9 @@ from relay.actions import (
     Transcribe,
     TurnAnswered,
 )
+from relay.agent_half import AgentHalf, OpenAgent
 from relay.dialogue import Dialogue
-from relay.legs import HandshakeRefused, Leg
+from relay.legs import Leg
 from relay.outcomes import Blame, Ending, LegClosed, Reason, WireError
 from relay.terms import Diary, Terms
 from relay.tool_runs import TOOL_CALLS
@@ -46,10 +47,7 @@ MEDIA_SILENCE_SECONDS = 5.0  # Twilio sends 50 frames a second, also while nobod
 WIND_UP_SECONDS = 15.0  # before the cap: time for one sentence and its goodbye
 HARD_GRACE_SECONDS = 2.0  # past the cap everything is cancelled, whatever it was doing
 SESSION_ENDED_SECONDS = 1.0  # after a goodbye: a bare close is billed for 30 s more
-SESSION_END_SECONDS = 0.25  # after a fault the goodbye is sent, not awaited
 UNREADABLE_MESSAGES = 10  # in a row; one corrupt message is dropped and counted
-
-log = structlog.get_logger()
 
 
 class Call:
@@ -60,7 +58,7 @@ class Call:
         *,
         phone: Leg,
         stream_sid: str,
-        open_agent: Callable[[], Awaitable[Leg]],
+        open_agent: OpenAgent,
         terms: Terms,
         tools: Toolbox,
         diary: Diary,
@@ -73,29 +71,24 @@ class Call:
         self.frames_to_phone = 0
         self.unreadable = 0
         self._phone = phone
-        self._agent: Leg | None = None
         self._stream_sid = stream_sid
-        self._open_agent = open_agent
-        self._session = dict(terms.session)
         self._tools = tools
         self._diary = diary
         self._hang_up = hang_up
-        self._dialogue = Dialogue(
-            stream_sid,
-            now=now,
-            barge_in=terms.barge_in,
-            interruptible=terms.interruptible,
-            lead_silence_seconds=terms.lead_silence_seconds,
-            opt_out_key=terms.opt_out_key,
-            opted_out_clip=terms.opted_out_clip,
-            language=terms.language,
-            heard=terms.heard,
+        self._dialogue = Dialogue(stream_sid, terms, now=now)
+        self._agent = AgentHalf(
+            open_agent=open_agent,
+            terms=terms,
+            dialogue=self._dialogue,
+            perform=self._perform,
+            unread=self._unread,
+            end=self.end,
+            diary=diary,
         )
         self._live = trio.CancelScope()
         self._cap_at = answered_at + terms.time_limit_seconds
         self._wind_up_at = self._cap_at - min(WIND_UP_SECONDS, terms.time_limit_seconds / 4)
         self._last_media_at = now
-        self._received_at = now  # the agent's message that is being answered
         self._alarm = trio.CancelScope()
         self._alarm_at = now
         # Never full: the dialogue admits no more runs in one call. One read may hold many of them.
@@ -114,13 +107,9 @@ class Call:
     # ---- life ------------------------------------------------------------------------------------
 
     def end(self, ending: Ending) -> None:
-        """Record why the call is over and stop its tasks. The first cause wins, and an opt-out is one.
-
-        After an opt-out a fault of the agent's ends nothing: our last sentence does not need it.
-        """
-        left = self._dialogue.opted_out
-        if self.ending is None and not (left and ending.blame is Blame.AGENT):
-            self.ending = left or ending
+        """Record why the call is over and stop its tasks. The first cause wins: our last words have one."""
+        if self.ending is None:
+            self.ending = self._dialogue.leaving or ending
             self._live.cancel(reason=self.ending.reason)
 
     def opt_out(self) -> None:
@@ -155,7 +144,7 @@ class Call:
             finally:
                 # Side by side: each one closes, even where we are cancelled.
                 async with trio.open_nursery() as nursery:
-                    for leg in self._legs():
+                    for leg in (self._phone, *self._agent.unclosed):
                         nursery.start_soon(leg.abort, name="abort")
         return self.ending or _OVERDUE
 
@@ -165,7 +154,7 @@ class Call:
                 nursery.start_soon(self._pump_phone, name="inbound pump")
                 nursery.start_soon(self._tend, self._phone.write, name="phone writer")
                 nursery.start_soon(self._tend, self._phone.beat, name="phone heartbeat")
-                nursery.start_soon(self._run_agent, name="outbound pump")
+                nursery.start_soon(self._agent.run, name="agent")
                 nursery.start_soon(self._watch, name="watchdog")
                 nursery.start_soon(self._serve_tools, name="tool desk")
 
@@ -173,22 +162,13 @@ class Call:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._hang_up, ending, name="hang-up")
             nursery.start_soon(self._phone.close, name="phone goodbye")
-            if self._agent is not None:
-                nursery.start_soon(self._leave_agent, self._agent, ending, name="agent goodbye")
+            nursery.start_soon(self._leave_agent, ending, name="agent goodbye")
 
-    async def _leave_agent(self, leg: Leg, ending: Ending) -> None:
-        try:
-            with trio.move_on_after(SESSION_END_SECONDS):
-                await leg.send_last(agent_wire.session_end())
-            if self._dialogue.said_goodbye and ending.blame is not Blame.AGENT:
-                with trio.move_on_after(SESSION_ENDED_SECONDS):
-                    while b'"session.ended"' not in await leg.receive():
-                        pass
-        except LegClosed:
-            pass
-        await leg.close()
+    async def _leave_agent(self, ending: Ending) -> None:
+        is_awaited = self._dialogue.said_goodbye and ending.blame is not Blame.AGENT
+        await self._agent.leave(ended_seconds=SESSION_ENDED_SECONDS if is_awaited else 0.0)
 
-    # ---- the pumps -------------------------------------------------------------------------------
+    # ---- the phone -------------------------------------------------------------------------------
 
     async def _pump_phone(self) -> None:
         unreadable = 0
@@ -200,7 +180,8 @@ class Call:
                     message = phone_wire.decode(text)
                 except WireError as problem:
                     unreadable += 1
-                    self._unread(Blame.CARRIER, unreadable, problem)
+                    if ending := self._unread(Blame.CARRIER, unreadable, problem):
+                        self.end(ending)
                     continue
                 unreadable = 0
                 if isinstance(message, phone_wire.Media):
@@ -209,82 +190,17 @@ class Call:
         except LegClosed as lost:
             self.end(lost.ending)
 
-    async def _run_agent(self) -> None:
-        while True:
-            leg = await self._dial_agent()
-            if leg is None:
-                return
-            self._agent = leg
-            retry = False
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._tend, leg.write, name="agent writer")
-                nursery.start_soon(self._tend, leg.beat, name="agent heartbeat")
-                retry = await self._pump_agent(leg)
-                nursery.cancel_scope.cancel()
-            if not retry:
-                return
-            await leg.close()
-
-    async def _dial_agent(self) -> Leg | None:
-        """An open leg; None when the call ended instead. The dialogue's READY alarm bounds the dial."""
-        try:
-            return await self._open_agent()
-        except LegClosed as lost:
-            self.end(lost.ending)
-        except HandshakeRefused as refused:
-            reason = Reason.UNAUTHORIZED if refused.status in (401, 403) else Reason.REFUSED
-            self.end(Ending(Blame.AGENT, reason, str(refused)))
-        return None
-
-    async def _pump_agent(self, leg: Leg) -> bool:
-        """Read the agent until the call ends; True when the session is to be reopened without its voice."""
-        unreadable = 0
-        try:
-            leg.send(agent_wire.session_update(self._session))
-            while True:
-                text = await leg.receive()
-                now = trio.current_time()
-                try:
-                    message = agent_wire.decode(text)
-                except WireError as problem:
-                    unreadable += 1
-                    self._unread(Blame.AGENT, unreadable, problem)
-                    continue
-                unreadable = 0
-                self._received_at = now
-                if isinstance(message, agent_wire.SessionReady):
-                    self._diary.noted("session", {"session_id": message.session_id})
-                actions = self._dialogue.on_agent(message, now)
-                if actions and isinstance(actions[0], RetryWithoutVoice):
-                    if self._drop_voice(actions[0]):
-                        return True
-                    continue
-                self._perform(actions)
-        except LegClosed as lost:
-            self.end(lost.ending)
-        return False
-
-    def _drop_voice(self, refused: RetryWithoutVoice) -> bool:
-        output = dict(self._session["output"])
-        if output.pop("voice", None) is None:
-            self.end(Ending(Blame.AGENT, Reason.REFUSED, refused.detail))
-            return False
-        log.warning(
-            "voice refused", detail=refused.detail, remedy="choose another AGENT_VOICE or leave it unset"
-        )
-        self._diary.noted("voice refused", {})
-        self._session["output"] = output
-        return True
-
-    def _unread(self, blame: Blame, in_a_row: int, problem: WireError) -> None:
+    def _unread(self, blame: Blame, in_a_row: int, problem: WireError) -> Ending | None:
+        """Count a message of either far end; too many in a row are a fault of its leg."""
         self.unreadable += 1
         if in_a_row == 1:
             self._diary.noted("unreadable message", {"leg": blame.value})
-        if in_a_row >= UNREADABLE_MESSAGES:
-            self.end(Ending(blame, Reason.PROTOCOL, f"{in_a_row} unreadable messages in a row: {problem}"))
+        if in_a_row < UNREADABLE_MESSAGES:
+            return None
+        return Ending(blame, Reason.PROTOCOL, f"{in_a_row} unreadable messages in a row: {problem}")
 
     async def _tend(self, care: Callable[[], Awaitable[NoReturn]]) -> None:
-        """Write or ping for a leg until it is lost."""
+        """Write to the phone or ping it until it is lost."""
         try:
             await care()
         except LegClosed as lost:
@@ -302,7 +218,7 @@ class Call:
         """Do it now, in order: no await between what was decided and what is sent. Raises LegClosed."""
         for action in actions:
             if isinstance(action, ForwardToAgent):
-                self._to_agent(agent_wire.input_audio(action.payload))
+                self._agent.send(agent_wire.input_audio(action.payload))
                 self.frames_to_agent += 1
             elif isinstance(action, PlayOnPhone):
                 self._phone.send(phone_wire.media(self._stream_sid, action.payload))
@@ -323,28 +239,26 @@ class Call:
                 if self._tools.opts_out(action.name):  # not after its run: the callee may hang up meanwhile
                     self._perform(self._dialogue.opt_out("tool", trio.current_time()))
             case SendToolResult(call_id, result, is_error):
-                self._to_agent(agent_wire.tool_result(call_id, result, is_error=is_error))
+                self._agent.send(agent_wire.tool_result(call_id, result, is_error=is_error))
             case CreateReply(instructions):
-                self._to_agent(agent_wire.reply_create(instructions))
+                self._agent.send(agent_wire.reply_create(instructions))
             case CancelReply(reply_id):
-                self._to_agent(agent_wire.reply_cancel(reply_id))
+                self._agent.send(agent_wire.reply_cancel(reply_id))
+            case OpenSession():
+                self._agent.reopen(action)
+            case RetryWithoutVoice():
+                self._agent.drop_voice(action)
             case Transcribe(role, text, interrupted):
+                self._agent.remember(role, text)
                 self._diary.said(role, text, interrupted=interrupted)
             case TurnAnswered(agent_seconds):
-                self._diary.turn_answered(agent_seconds, trio.current_time() - self._received_at)
+                self._diary.turn_answered(agent_seconds, trio.current_time() - self._agent.received_at)
             case OptOut(how):
                 self._diary.opted_out(how)
             case Note(event, fields):
                 self._diary.noted(event, fields)
             case EndCall(ending):
                 self.end(ending)
-
-    def _to_agent(self, text: bytes) -> None:
-        if self._agent is not None:
-            try:
-                self._agent.send(text)
-            except LegClosed as lost:  # here, so that what is said to the phone is not lost with it
-                self.end(lost.ending)
 
     # ---- tools -----------------------------------------------------------------------------------
 
@@ -360,6 +274,7 @@ class Call:
         self._diary.noted(
             "tool", {"tool": run.name, "seconds": round(now - started_at, 3), "ok": not outcome.is_error}
         )
+        self._agent.remember(f"function {run.name}", outcome.result)
         self._attempt(
             lambda now: self._dialogue.on_tool(
                 run.call_id, outcome.result, now, is_error=outcome.is_error, ends_call=outcome.ends_call
@@ -389,9 +304,6 @@ class Call:
                 wound_up = True
                 self.wind_up(Ending(Blame.US, Reason.TIME_LIMIT), within_seconds=self._cap_at - now)
             self._attempt(self._dialogue.on_time, now)
-
-    def _legs(self) -> list[Leg]:
-        return [self._phone] if self._agent is None else [self._phone, self._agent]
 
 
 _OVERDUE = Ending(Blame.US, Reason.TIME_LIMIT, "overdue")

@@ -26,13 +26,14 @@ from rich.text import Text
 
 from relay.carrier import CallerId, Unavailable
 from relay.dialer import Dialer, open_dialer
-from relay.dialogue import OPENING_SECONDS, READY_SECONDS
 from relay.legs import HandshakeRefused, Leg, open_agent_leg
+from relay.opening import OPENING_SECONDS
 from relay.outcomes import LegClosed, Refusal, WireError
 from relay.probe import Probe
 from relay.profiles import DEFAULT_AGENT, compose
 from relay.roster import Roster, load_roster, overrides
 from relay.service import agent_opener
+from relay.sessions import READY_SECONDS
 from relay.settings import ConfigurationError, Settings, load_settings
 from relay.shapes import is_loopback
 from relay.tools import definitions
@@ -46,7 +47,6 @@ CLOCK_SKEW_SECONDS = 5.0  # more than a slow answer explains
 DESCRIPTORS_PER_CALL = 2  # one for each leg
 OTHER_DESCRIPTORS = 64  # the store, the log, listeners, requests to Twilio
 CHARACTERS_PER_SECOND = 16  # of speech: how long an opening takes
-
 NO_START = b'"relay check"'  # no message of a media stream: the service closes with 1008 and logs a warning
 POLICY_VIOLATION = 1008
 
@@ -279,7 +279,7 @@ async def ask_agent_session(settings: Settings) -> Answer:
 async def _open_session(settings: Settings, session: Mapping[str, object]) -> _FirstWord:
     """The first word on a session, which is ended at once. Raises what the leg and the wire raise."""
     with trio.fail_after(READY_SECONDS) as patience:
-        leg = await agent_opener(settings)()
+        leg = await agent_opener(settings)(None)
         try:
             await leg.send_last(agent.session_update(session))
             while not isinstance(answer := agent.decode(await leg.receive()), _FirstWord):

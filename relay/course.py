@@ -12,6 +12,7 @@ from functools import partial
 import structlog
 import trio
 
+from relay.agent_half import OpenAgent
 from relay.call import Call
 from relay.carrier import (
     Carrier,
@@ -47,7 +48,7 @@ class Course:
         self,
         *,
         carrier: Carrier,
-        open_agent: Callable[[], Awaitable[Leg]],
+        open_agent: OpenAgent,
         gatekeeper: Gatekeeper,
         spool: Spool,
         captures: Captures,
@@ -139,8 +140,8 @@ class Course:
         leg.tap = self._captures.tap(line.record.id, "phone")
         structlog.contextvars.bind_contextvars(call_sid=line.record.sid, stream_sid=stream_sid)
 
-        async def open_agent() -> Leg:
-            agent = await self._open_agent()
+        async def open_agent(resume_token: str | None) -> Leg:
+            agent = await self._open_agent(resume_token)
             agent.tap = self._captures.tap(line.record.id, "agent")
             return agent
 

@@ -9,16 +9,14 @@ sentence. An opt-out overrides all of it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from enum import Enum, StrEnum, auto
+from enum import Enum, auto
 from typing import assert_never
 
 from relay.actions import (
     Action,
     CancelReply,
     ClearPhoneAudio,
-    CreateReply,
     EndCall,
     ForwardToAgent,
     Note,
@@ -30,87 +28,66 @@ from relay.actions import (
     Transcribe,
     TurnAnswered,
 )
-from relay.compliance import OPT_OUT_KEY, asks_to_stop
+from relay.alarms import Alarms, Watch
+from relay.compliance import asks_to_stop
 from relay.goodbye import Goodbye
 from relay.leaving import Leaving
+from relay.opening import Opening
 from relay.outcomes import Blame, Ending, Reason
-from relay.playout import MARK_GRACE_SECONDS, Playout, Purpose
-from relay.replies import Replies, Reply
-from relay.session_faults import session_failed
+from relay.playout import Playout, Purpose
+from relay.replies import Replies
+from relay.session_faults import Fault, session_failed
+from relay.sessions import Sessions
 from relay.tally import Tally
+from relay.terms import BargeIn, Terms
 from relay.tool_runs import ToolRuns
 from relay.wire import agent, phone
 from relay.wire.audio import is_digital_silence, payload_seconds, silence
 
 OPENING_HEARD = "opening heard"  # the note that proves it, also for whoever takes the call over
-READY_SECONDS = 8.0  # no session.ready: the person has answered and hears nothing; AssemblyAI says 10
-OPENING_SECONDS = 10.0  # the longest that a person is talked at without being heard
 FOREIGN_MESSAGES = 10  # messages for another stream before the socket is given up
 _WORD_CHARACTERS = 64  # of a far end's word in our timeline
 
-RESUME = "Say in one short sentence that the line was interrupted for a moment, and go on where you were."
-
-
-class BargeIn(StrEnum):
-    """Which event silences the phone (BARGE_IN)."""
-
-    INTERRUPTED = "interrupted"
-    SPEECH_STARTED = "speech-started"
-
 
 class _Stage(Enum):
-    CONNECTING = auto()  # no session.ready yet
+    CONNECTING = auto()  # there is no session, not yet or not any more
     OPENING = auto()  # the greeting is being heard; the callee is not forwarded
     OPEN = auto()
-    LEAVING = auto()  # the callee has opted out; the agent is neither played nor heard
+    LEAVING = auto()  # our own last words are said; the agent is neither played nor heard
 
 
 class Dialogue:
     """One conversation. Feed it messages; perform the actions it answers with, in order and at once."""
 
-    def __init__(
-        self,
-        stream_sid: str,
-        *,
-        now: float,
-        barge_in: BargeIn = BargeIn.INTERRUPTED,
-        interruptible: bool = True,
-        lead_silence_seconds: float = 0.25,
-        opt_out_key: str | None = OPT_OUT_KEY,
-        opted_out_clip: bytes = b"",
-        language: str = "en",
-        heard: bool = False,
-    ) -> None:
-        """`heard`: the opening was, on an earlier stream of this call. `opted_out_clip` is μ-law."""
+    def __init__(self, stream_sid: str, terms: Terms, *, now: float) -> None:
         self.tally = Tally()
         self._stream_sid = stream_sid
-        self._barge_in = barge_in
-        self._interruptible = interruptible
-        self._lead_silence_seconds = lead_silence_seconds  # 0 once it was sent
-        self._opt_out_key = opt_out_key
-        self._language = language
-        self._heard = heard
+        self._terms = terms
+        self._lead_silence_seconds = terms.lead_silence_seconds  # 0 once it was sent
+        self._heard = terms.heard
         self._stage = _Stage.CONNECTING
-        self._stage_until = now + READY_SECONDS
+        self._alarms = Alarms[Watch]()
         self._playout = Playout()
         self._replies = Replies()
-        self._opening_seconds = 0.0  # from the first sound on
-        self._opening_marked = False
+        self._opening = Opening(self._playout, self._alarms)
         self._committed_at: float | None = None
         self._noticed_at = now  # the callee's speech, by the agent
         self._tool_runs = ToolRuns()
         self._goodbye = Goodbye(self._playout, self._replies)
-        self._leaving = Leaving(self._playout, opted_out_clip)
+        self._sessions = Sessions(
+            self._alarms, self._playout, self._replies, self._tool_runs, self._goodbye, terms, now
+        )
+        self._leaving = Leaving(self._playout, terms.clips, self._alarms)
 
     @property
     def deadline(self) -> float:
         """When `on_time` wants to be called next; infinite when nothing is waited for."""
-        stage, goodbye = self._stage_until, self._goodbye.deadline  # asked for at each frame, hence no min()
-        return goodbye if goodbye < stage else stage
+        watch, goodbye = self._alarms.earliest, self._goodbye.deadline  # asked for at each frame: no min()
+        return goodbye if goodbye < watch else watch
 
     @property
     def is_ready(self) -> bool:
-        """Whether the agent has said session.ready."""
+        """Whether the agent has a session that hears and speaks."""
         return self._stage is not _Stage.CONNECTING
 
     @property
@@ -119,8 +96,8 @@ class Dialogue:
         return self._goodbye.is_begun
 
     @property
-    def opted_out(self) -> Ending | None:
-        """What the call ends with once the callee has opted out, whatever it is that ends it."""
+    def leaving(self) -> Ending | None:
+        """What the call ends with once our last words have begun, whatever it is that ends it."""
         return self._leaving.ending
 
     # ---- the phone -----------------------------------------------------------------------------------------
@@ -150,7 +127,7 @@ class Dialogue:
                 return self._foreign()
             case phone.MarkReached():
                 return self._mark_reached(message.mark.name)
-            case phone.KeyPressed(phone.DtmfBody(digit)) if digit == self._opt_out_key:
+            case phone.KeyPressed(phone.DtmfBody(digit)) if digit == self._terms.opt_out_key:
                 return self.opt_out("key", now)
             case phone.KeyPressed():
                 return (Note("key pressed"),)  # not which: it may be a card's number
@@ -168,12 +145,14 @@ class Dialogue:
     def _mark_reached(self, name: str) -> Sequence[Action]:
         match self._playout.reached(name):
             case Purpose.OPENING:
-                self._stage = _Stage.OPEN
-                self._stage_until = math.inf
+                self._heard = True
+                if self._stage is _Stage.OPENING:  # else its session was lost meanwhile
+                    self._stage = _Stage.OPEN
+                    self._alarms.drop(Watch.STAGE)
                 return (Note(OPENING_HEARD, {"mark": name}),)
             case Purpose.GOODBYE:
                 return self._goodbye.heard()
-            case Purpose.OPTED_OUT:
+            case Purpose.LAST_WORDS:
                 return self._leaving.over()
             case _:
                 return ()
@@ -181,7 +160,7 @@ class Dialogue:
     # ---- the agent -----------------------------------------------------------------------------------------
 
     def on_agent(self, message: agent.AgentMessage, now: float) -> Sequence[Action]:
-        """Answer one event of the agent's; after an opt-out it has no say, but what was said is kept."""
+        """Answer one event of the agent's; during our last words it has no say, but what was said is kept."""
         if self._stage is _Stage.LEAVING and not isinstance(message, agent.CalleeSaid | agent.AgentSaid):
             self.tally.late_frames += isinstance(message, agent.ReplyAudio)
             return ()
@@ -194,7 +173,8 @@ class Dialogue:
             case agent.SessionReady():
                 return self._session_ready(message, now)
             case agent.SessionError() | agent.SessionEnded():
-                return (session_failed(message, was_ready=self.is_ready),)
+                failed = session_failed(message, was_ready=self.is_ready)
+                return self.on_agent_lost(failed, now) if isinstance(failed, Fault) else (failed,)
             case agent.SpeechStarted():
                 return self._speech_started(now)
             case agent.SpeechStopped():
@@ -220,14 +200,32 @@ class Dialogue:
         if self.is_ready:
             return ()
         if foreign := message.foreign_encoding:
-            return (_end(Blame.AGENT, Reason.WRONG_FORMAT, f"the session speaks {foreign}"),)
-        if self._heard:
-            self._stage = _Stage.OPEN
-            self._stage_until = math.inf
-            return (Note("session ready"), CreateReply(RESUME))
-        self._stage = _Stage.OPENING
-        self._stage_until = now + OPENING_SECONDS
-        return (Note("session ready"),)
+            wrong = Ending(Blame.AGENT, Reason.WRONG_FORMAT, f"the session speaks {foreign}")
+            return self.on_agent_lost(Fault(wrong), now)
+        if self._sessions.is_another(message):
+            another = Ending(Blame.AGENT, Reason.ERROR, "another session came back")
+            return self.on_agent_lost(Fault(another), now)
+        self._stage = _Stage.OPENING if self._sessions.greets else _Stage.OPEN
+        if self._sessions.greets:
+            self._opening.begin(now)
+        return (Note("session ready"), *self._sessions.ready(message, now))
+
+    def on_agent_lost(self, fault: Fault, now: float) -> Sequence[Action]:
+        """The agent's session is gone, or did not come about: another one, or our last words."""
+        if self._stage is _Stage.LEAVING:
+            return ()
+        self._stage = _Stage.CONNECTING
+        self._committed_at = None
+        return self._unless_in_vain(self._sessions.lost(fault, now, heard=self._heard), now)
+
+    def _unless_in_vain(self, verdict: Sequence[Action] | Ending, now: float) -> Sequence[Action]:
+        return self._apologise(verdict, now) if isinstance(verdict, Ending) else verdict
+
+    def _apologise(self, ending: Ending, now: float) -> Sequence[Action]:
+        self._stage = _Stage.LEAVING
+        self._goodbye.drop()
+        self._tool_runs.forget()
+        return self._leaving.apologise(ending, now)
 
     def _said(self, message: agent.CalleeSaid | agent.AgentSaid, now: float) -> Sequence[Action]:
         if not message.text:
@@ -236,7 +234,7 @@ class Dialogue:
             return (Transcribe("agent", message.text, message.interrupted),)
         if self._committed_at is None:
             self._committed_at = now
-        leaving = self.opt_out("words", now) if asks_to_stop(message.text, self._language) else ()
+        leaving = self.opt_out("words", now) if asks_to_stop(message.text, self._terms.language) else ()
         return (Transcribe("callee", message.text, False), *leaving)
 
     # ---- replies -------------------------------------------------------------------------------------------
@@ -266,7 +264,7 @@ class Dialogue:
             reply.is_audible = True
             actions += self._first_sound(now)
         if self._stage is _Stage.OPENING and reply.is_audible:
-            actions += self._opening_sounds(seconds, now)
+            actions += self._opening.sounds(seconds, now)
         return actions
 
     def _first_sound(self, now: float) -> Sequence[Action]:
@@ -280,44 +278,21 @@ class Dialogue:
         if reply is None:
             return ()
         is_spoken = reply.is_audible and message.was_completed
-        if self._stage is _Stage.OPENING and not self._opening_marked:
-            return self._mark_opening(now) if is_spoken else (self._failed_opening(reply),)
+        if self._stage is _Stage.OPENING and not self._opening.is_marked:
+            return self._opening.mark(now) if is_spoken else self._apologise(self._opening.failure, now)
         if is_spoken and self._goodbye.is_answered:
             return self._goodbye.said(now)
         marks = [SendMark(self._playout.mark(Purpose.REPLY))] if reply.was_sent else []
         return [*marks, *self._goodbye.reply_ended(now)]
 
-    # ---- the opening ---------------------------------------------------------------------------------------
-
-    def _opening_sounds(self, seconds: float, now: float) -> list[Action]:
-        """The person is being greeted: not for ever, and the rest of a long greeting can be interrupted."""
-        actions: list[Action] = []
-        if not self._opening_seconds:
-            self._stage_until = now + OPENING_SECONDS + MARK_GRACE_SECONDS
-            actions.append(Note("opening started"))
-        self._opening_seconds += seconds
-        if self._opening_seconds >= OPENING_SECONDS and not self._opening_marked:
-            actions += self._mark_opening(now)
-        return actions
-
-    def _mark_opening(self, now: float) -> Sequence[Action]:
-        self._opening_marked = True
-        self._stage_until = max(self._playout.playing_until, now) + MARK_GRACE_SECONDS
-        return (SendMark(self._playout.mark(Purpose.OPENING)),)
-
-    def _failed_opening(self, reply: Reply) -> Action:
-        if reply.is_audible:
-            return _end(Blame.AGENT, Reason.ERROR, "the opening was not finished")
-        return _end(Blame.AGENT, Reason.SILENT, "the opening was silence")
-
     # ---- interruption --------------------------------------------------------------------------------------
 
     def _speech_started(self, now: float) -> Sequence[Action]:
         self._noticed_at = now
-        if self._stage is not _Stage.OPEN or not self._interruptible:
+        if self._stage is not _Stage.OPEN or not self._terms.interruptible:
             return ()
         tail = self._replies.active is None and self._playout.holds_audio(now)
-        if not tail and self._barge_in is BargeIn.INTERRUPTED:
+        if not tail and self._terms.barge_in is BargeIn.INTERRUPTED:
             return ()
         cleared = self._clear(now, "speech started")
         return [*cleared, *self._goodbye.interrupted(now)] if cleared and tail else cleared
@@ -326,7 +301,8 @@ class Dialogue:
         self._tool_runs.forget()  # what this turn asked for must not leak into the next
         cleared = self._clear(now, "interrupted")
         if self._stage is _Stage.OPENING:
-            return [*cleared, _end(Blame.AGENT, Reason.ERROR, "the opening was interrupted")]
+            interrupted = Ending(Blame.AGENT, Reason.ERROR, "the opening was interrupted")
+            return [*cleared, *self._apologise(interrupted, now)]
         return [*cleared, *self._goodbye.interrupted(now)]
 
     def _clear(self, now: float, why: str) -> list[Action]:
@@ -352,21 +328,24 @@ class Dialogue:
         if not self._tool_runs.is_wanted(call_id):
             return (Note("tool result dropped"),)
         answer = SendToolResult(call_id, result, is_error)
-        if not ends_call or is_error:
-            return (answer,)
-        return [answer, *self._goodbye.begin(now)]
+        leave = self._goodbye.begin(now) if ends_call and not is_error else ()
+        if self.is_ready:
+            return (answer, *leave)
+        self._tool_runs.hold(answer)
+        self._goodbye.bereft()
+        return leave
 
     # ---- opting out ----------------------------------------------------------------------------------------
 
     def opt_out(self, how: OptOutWay, now: float) -> Sequence[Action]:
         """Silence the agent, say our own last sentence and end the call: at once, and never undone."""
-        if self._stage is _Stage.LEAVING:
+        if self._leaving.opted_out:
             return ()
         self._stage = _Stage.LEAVING
         self._goodbye.drop()
         self._tool_runs.forget()
-        actions = [OptOut(how), *self._silence(now), *self._leaving.begin(how, now)]
-        self._stage_until = self._leaving.until
+        self._alarms.drop(Watch.RESUME)
+        actions = [OptOut(how), *self._silence(now), *self._leaving.opt_out(how, now)]
         speaking = self._replies.active
         return [*actions, CancelReply(speaking.id)] if speaking and speaking.id else actions
 
@@ -375,6 +354,8 @@ class Dialogue:
     def wind_up(self, ending: Ending, now: float, *, within_seconds: float) -> Sequence[Action]:
         """Have the agent say goodbye because we end the call; it ends `within_seconds` whatever happens."""
         if self._stage is _Stage.LEAVING:
+            if not self._leaving.opted_out:  # that has a bound of its own, and the law behind it
+                self._leaving.hurry(now + within_seconds)
             return ()
         if self._stage is not _Stage.OPEN:
             return (EndCall(ending),)
@@ -382,18 +363,25 @@ class Dialogue:
 
     def on_time(self, now: float) -> Sequence[Action]:
         """Answer the passing of `deadline`."""
-        actions = self._goodbye.on_time(now)
-        return [*actions, *self._overdue()] if self._stage_until <= now else actions
+        actions = list(self._goodbye.on_time(now))
+        for watch in self._alarms.due(now):
+            match watch:
+                case Watch.STAGE:
+                    actions += self._overdue(now)
+                case Watch.RESUME:
+                    actions += self._unless_in_vain(self._sessions.not_resumed(heard=self._heard), now)
+                case _:
+                    assert_never(watch)
+        return actions
 
-    def _overdue(self) -> tuple[Action, ...]:
-        self._stage_until = math.inf
+    def _overdue(self, now: float) -> Sequence[Action]:
         if self._stage is _Stage.LEAVING:
             return self._leaving.over()
         if self._stage is _Stage.CONNECTING:
-            return (_end(Blame.AGENT, Reason.NOT_READY),)
-        if self._opening_marked:
+            return self._apologise(self._sessions.not_ready(), now)
+        if self._opening.is_marked:
             return (_end(Blame.CARRIER, Reason.SILENT, "the opening's mark was never echoed"),)
-        return (_end(Blame.AGENT, Reason.SILENT, "the opening was not spoken"),)
+        return self._apologise(Ending(Blame.AGENT, Reason.SILENT, "the opening was not spoken"), now)
 
 
 def _end(blame: Blame, reason: Reason, detail: str = "") -> EndCall:

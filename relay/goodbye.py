@@ -9,6 +9,7 @@ would cut it off. Only when none comes does what was spoken before count.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -65,6 +66,11 @@ class Goodbye:
     def is_begun(self) -> bool:
         """Whether a goodbye is wished for, being said or said."""
         return self._wish is not None
+
+    @property
+    def is_said(self) -> bool:
+        """Whether all of it was sent to the phone: it will be heard, whatever becomes of the agent."""
+        return self._alarms.at(_Alarm.MARK) < math.inf
 
     @property
     def is_answered(self) -> bool:
@@ -133,6 +139,13 @@ class Goodbye:
         self._wish = None
         for alarm in _Alarm:
             self._alarms.drop(alarm)
+
+    def bereft(self) -> None:
+        """The agent's session is lost: the wish stays, and whoever comes next is to be asked for it."""
+        if self._wish is not None:
+            self._wish.asked_after = None
+            for alarm in (_Alarm.REPLY, _Alarm.MARK, _Alarm.PATIENCE):
+                self._alarms.drop(alarm)
 
     def heard(self) -> Sequence[Action]:
         """The echo of the goodbye's mark. A reply on top of it became part of it and is waited for."""

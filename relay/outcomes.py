@@ -5,7 +5,7 @@ Knows no clock, no socket and no log; every other module may import it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -72,10 +72,13 @@ class Ending:
     blame: Blame
     reason: Reason
     detail: str = ""
+    apologised: bool = field(default=False, compare=False)  # the callee was told, while the stream was up
 
     @property
     def farewell(self) -> Farewell:
-        """Somebody may still be listening when a leg broke or we crashed: they are owed a sentence."""
+        """Somebody may still be listening when a leg broke or we crashed: they are owed a sentence, once."""
+        if self.apologised:
+            return Farewell.SILENT
         if self.blame in _SPOKEN_BLAMES or self.reason is Reason.CRASHED:
             return Farewell.SPOKEN
         return Farewell.SILENT

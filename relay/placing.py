@@ -16,12 +16,12 @@ import orjson
 
 from relay.carrier import DialOrder, MachineDetection
 from relay.compliance import DialRequest, Purpose
-from relay.dialogue import OPENING_HEARD, BargeIn
+from relay.dialogue import OPENING_HEARD
 from relay.line import Line
 from relay.outcomes import Refusal
 from relay.profiles import Overrides, Profile, compose, resume
 from relay.store import CallRecord
-from relay.terms import Terms
+from relay.terms import BargeIn, Terms
 from relay.tools import CallContext, Tool, Toolbox, definitions
 from relay.wire import twiml
 

@@ -20,7 +20,8 @@ class Purpose(StrEnum):
     OPENING = "opening"
     REPLY = "reply"
     GOODBYE = "goodbye"
-    OPTED_OUT = "opted-out"
+    LAST_WORDS = "last-words"
+    CLIP = "clip"
 
 
 class Playout:

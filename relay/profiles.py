@@ -201,7 +201,7 @@ def resume(session: Mapping[str, Any], said: Sequence[tuple[str, str]], *, heard
     past = f"\n\nThe call was interrupted and goes on now. So far:\n{lines}" if lines else ""
     resumed = {**session, "system_prompt": session["system_prompt"] + past}
     if heard:
-        del resumed["greeting"]
+        resumed.pop("greeting", None)  # gone already where this is not the first time
     return resumed
 
 

@@ -78,6 +78,13 @@ class Replies:
             self._bury(self._finished.id)
             self._finished = None
 
+    def forget(self) -> None:
+        """Their session is lost: what it was saying is over, and the next one begins anew."""
+        if self.active is not None:
+            self._bury(self.active.id)
+        self.active = self._finished = None
+        self._hushed = False
+
     def _begin(self, reply_id: str | None) -> Reply:
         self.active = Reply(reply_id)
         self.begun += 1

@@ -20,9 +20,9 @@ import structlog
 import trio
 
 from relay import __version__, commit
+from relay.agent_half import OpenAgent
 from relay.compliance import Rulebook, RulebookError, load_rulebook
 from relay.dialer import Dialer, open_dialer
-from relay.dialogue import BargeIn
 from relay.gatekeeper import Gatekeeper, rule_time_from
 from relay.legs import Leg, open_agent_leg
 from relay.meter import Meter
@@ -37,6 +37,7 @@ from relay.store.subject_key import load_subject_key
 from relay.switchboard import House, Switchboard
 from relay.telemetry.capture import Captures
 from relay.telemetry.metrics import Metrics
+from relay.terms import BargeIn
 from relay.web.app import Routes, create_app
 from relay.web.edge import serve as serve_edge
 from relay.web.evidence import evidence_routes
@@ -259,14 +260,17 @@ async def _say_whom_we_wait_for(switchboard: Switchboard) -> None:
         )
 
 
-def agent_opener(settings: Settings) -> Callable[[], Awaitable[Leg]]:
-    """Dials the agent's socket; LegClosed (UNREACHABLE) after AGENT_DIAL_SECONDS."""
+def agent_opener(settings: Settings) -> OpenAgent:
+    """Dials the agent's socket; LegClosed (UNREACHABLE) after AGENT_DIAL_SECONDS.
+
+    A lost session is asked for at the same host, with its own token instead of the key.
+    """
     tls = ssl.create_default_context()
     tls.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # Debian sets it: a connection that was cut would look ended
     key = settings.require_serving().assemblyai_api_key.get_secret_value()
-    headers = {"Authorization": f"Bearer {key}"}
 
-    async def open_agent() -> Leg:
+    async def open_agent(resume_token: str | None) -> Leg:
+        headers = {"Authorization": f"Bearer {resume_token or key}"}
         with trio.move_on_after(AGENT_DIAL_SECONDS):
             return await open_agent_leg(settings.assemblyai_ws_url, headers=headers, tls=tls)
         raise LegClosed(Blame.AGENT, Reason.UNREACHABLE, f"no answer within {AGENT_DIAL_SECONDS:g} s")

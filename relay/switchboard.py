@@ -13,10 +13,10 @@ from functools import partial
 import structlog
 import trio
 
+from relay.agent_half import OpenAgent
 from relay.carrier import Carrier
 from relay.course import Course
 from relay.gatekeeper import Gatekeeper
-from relay.legs import Leg
 from relay.line import Document, Line
 from relay.meter import Meter
 from relay.outcomes import Blame, Ending, Farewell, Reason, Refusal
@@ -69,7 +69,7 @@ class Switchboard:
         house: House,
         calls: trio.Nursery,
         carrier: Carrier,
-        open_agent: Callable[[], Awaitable[Leg]],
+        open_agent: OpenAgent,
         store: Store,
         spool: Spool,
         gatekeeper: Gatekeeper,

@@ -7,12 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol
 
-from relay import clips
 from relay.actions import OptOutWay, Role
+from relay.clips import Clips, shipped
 from relay.compliance import OPT_OUT_KEY
-from relay.dialogue import BargeIn
+
+
+class BargeIn(StrEnum):
+    """Which event silences the phone (BARGE_IN)."""
+
+    INTERRUPTED = "interrupted"
+    SPEECH_STARTED = "speech-started"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +32,7 @@ class Terms:
     interruptible: bool = True
     lead_silence_seconds: float = 0.25
     opt_out_key: str | None = OPT_OUT_KEY
-    opted_out_clip: bytes = field(default_factory=clips.opted_out, repr=False)  # μ-law
+    clips: Clips = field(default_factory=shipped)
     language: str = "en"  # BCP 47, of the plain words by which a callee opts out
     heard: bool = False  # the opening was, on an earlier stream of this call
 

@@ -20,11 +20,12 @@ _NAME_CHARACTERS = 64  # of a far end's word in our timeline
 class ToolRuns:
     """The tool calls of one conversation, each answered at most once."""
 
-    __slots__ = ("_seen", "_wanted")
+    __slots__ = ("_held", "_seen", "_wanted")
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
         self._wanted: set[str] = set()
+        self._held: list[SendToolResult] = []  # while there is no session; at most TOOL_CALLS
 
     def called(self, call: agent.ToolCall) -> Sequence[Action]:
         """The agent wants a function to be run."""
@@ -43,6 +44,21 @@ class ToolRuns:
     def forget(self) -> None:
         """The turn that asked is over: results that are still to come are not wanted any more."""
         self._wanted.clear()
+        self._held.clear()
+
+    @property
+    def are_awaited(self) -> bool:
+        """Whether the agent still waits for a result."""
+        return bool(self._wanted)
+
+    def hold(self, result: SendToolResult) -> None:
+        """The session that asked is away: keep the result until it is back."""
+        self._held.append(result)
+
+    def release(self) -> list[SendToolResult]:
+        """The session that asked is back: what it is owed."""
+        held, self._held = self._held, []
+        return held
 
     def is_wanted(self, call_id: str) -> bool:
         """Whether the agent still waits for this result; asked once, when it is there."""

@@ -20,13 +20,14 @@ import trio_websocket
 from pydantic import BaseModel, create_model
 from trio.testing import MockClock
 
-from relay import clips
 from relay.actions import OptOutWay, Role
 from relay.call import Call
+from relay.clips import shipped
 from relay.compliance import OPT_OUT_KEY
-from relay.dialogue import RESUME
 from relay.legs import HandshakeRefused, Leg
 from relay.outcomes import Blame, Ending, LegClosed, Reason
+from relay.playout import MARK_GRACE_SECONDS
+from relay.sessions import RESUME
 from relay.terms import Terms
 from relay.tools import CallContext, Tool, Toolbox, ToolRefused
 from relay.tools.builtin import mark_do_not_call
@@ -41,6 +42,8 @@ SESSION = {
     "input": {"type": "audio", "format": {"encoding": "audio/pcmu"}},
     "output": {"type": "audio", "format": {"encoding": "audio/pcmu"}, "voice": "ivy"},
 }
+
+APOLOGY_SECONDS = len(shipped().apology) / 8000 + MARK_GRACE_SECONDS  # nobody echoes its mark here
 
 
 class Notebook:
@@ -98,11 +101,13 @@ class Scene:
         self.diary = Notebook()
         self.hang_ups: list[Ending] = []
         self.refuse: BaseException | None = None
+        self.tokens: list[str | None] = []  # that were dialled with
         self.our_streams: list[MemoryStream] = []
         self._agents_in, self._agents_out = trio.open_memory_channel[Far](4)
 
-    async def open_agent(self) -> Leg:
+    async def open_agent(self, resume_token: str | None) -> Leg:
         """What the call dials with."""
+        self.tokens.append(resume_token)
         await trio.lowlevel.checkpoint()
         if self.refuse is not None:
             raise self.refuse
@@ -168,6 +173,8 @@ class Scene:
         with trio.fail_after(60):
             await self.over.wait()
         assert self.ending is not None
+        if self.ending.apologised:
+            within_seconds += APOLOGY_SECONDS
         assert (self.ending.blame, self.ending.reason) == (blame, reason), self.ending
         assert self.over_at - began <= within_seconds
         assert self.ending == self.call.ending
@@ -343,7 +350,7 @@ async def test_an_agent_that_is_never_ready_is_given_up_after_eight_seconds(
         began = trio.current_time()
         await scene.agent()
         await scene.over.wait()
-        assert 8.0 <= scene.over_at - began < 10.5
+        assert scene.over_at - began - APOLOGY_SECONDS == pytest.approx(8.0, abs=0.3)
         await scene.ended(Blame.AGENT, Reason.NOT_READY)
 
 
@@ -430,8 +437,10 @@ def cut(far: Far) -> None:
 
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("nowait", [True, False])
-@pytest.mark.parametrize("how", [1000, 1008, 1011, 4000, "eof", "reset"])
-async def test_the_agent_goes(autojump_clock: MockClock, phase: Any, how: int | str, nowait: bool) -> None:
+@pytest.mark.parametrize("how", [1000, 1008, 4000])
+async def test_the_agent_leaves_on_purpose(
+    autojump_clock: MockClock, phase: Any, how: int | str, nowait: bool
+) -> None:
     async with open_call(tool("hangs", hangs), nowait=nowait) as scene:
         agent = await phase(scene)
         await leave(scene, agent, how)
@@ -590,17 +599,6 @@ async def test_a_hang_up_that_hangs_is_left_at_the_hard_deadline(autojump_clock:
         await scene.over.wait()
         assert scene.over_at - began <= 22.1
         assert all(stream.closed for stream in scene.our_streams)
-
-
-async def test_a_leg_that_answered_pings_and_falls_silent_ends_the_call(autojump_clock: MockClock) -> None:
-    async with open_call() as scene:
-        agent = await scene.opened()
-        await trio.sleep(12)  # trio-websocket answers pings by itself
-        agent.stream.vanish()
-        began = trio.current_time()
-        await scene.over.wait()
-        assert scene.over_at - began <= 8.0 + 2.5
-        await scene.ended(Blame.AGENT, Reason.SILENT)
 
 
 async def test_a_phone_that_stops_reading_while_the_agent_floods_ends_the_call(
@@ -779,7 +777,7 @@ async def hear_last_sentence(scene: Scene) -> str:
             heard += base64.b64decode(message["media"]["payload"])
         else:
             heard = b""  # a clear
-    assert heard == clips.opted_out()
+    assert heard == shipped().opted_out
     name: str = message["mark"]["name"]
     return name
 

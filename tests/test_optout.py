@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from relay import clips
 from relay.actions import (
     Action,
     CancelReply,
@@ -22,10 +21,11 @@ from relay.actions import (
     SendMark,
     Transcribe,
 )
-from relay.dialogue import RESUME
+from relay.clips import Clips, shipped
 from relay.leaving import LEAVING_SECONDS
 from relay.outcomes import Blame, Ending, Farewell, Reason
 from relay.playout import MARK_GRACE_SECONDS
+from relay.sessions import RESUME
 from relay.simulator.sound import SPEECH_DBFS, level_dbfs
 from relay.wire import agent, phone
 from relay.wire.audio import BYTES_PER_SECOND, payload_seconds
@@ -116,7 +116,7 @@ in_any_way = pytest.mark.parametrize("how", BLAMES)
 
 
 def in_state(state: Callable[[Talk], None]) -> Talk:
-    talk = Talk(clip=CLIP)
+    talk = Talk(clips=Clips(opted_out=CLIP))
     state(talk)
     return talk
 
@@ -194,7 +194,7 @@ def test_a_reply_without_an_id_is_not_cancelled_but_not_heard_either() -> None:
 def test_plain_words_are_understood_in_the_language_of_the_call(
     text: str, language: str, is_wish: bool
 ) -> None:
-    talk = Talk(clip=CLIP, language=language).opened()
+    talk = Talk(clips=Clips(opted_out=CLIP), language=language).opened()
 
     assert of(talk.agent(agent.CalleeSaid(text)), OptOut) == ([OptOut("words")] if is_wish else [])
 
@@ -211,7 +211,7 @@ def test_what_is_not_final_or_not_the_callees_is_no_wish() -> None:
     ("key", "pressed", "is_wish"), [("9", "8", False), ("*", "*", True), (None, "9", False)]
 )
 def test_only_the_agreed_key_is_a_wish(key: str | None, pressed: str, is_wish: bool) -> None:
-    talk = Talk(clip=CLIP, opt_out_key=key).opened()
+    talk = Talk(clips=Clips(opted_out=CLIP), opt_out_key=key).opened()
 
     assert bool(of(talk.press(pressed), OptOut)) is is_wish
 
@@ -272,11 +272,11 @@ def test_a_second_wish_changes_nothing(how: OptOutWay) -> None:
 
     assert of(talk.opts_out(how), OptOut) == []
     assert talk.dialogue.deadline == until
-    assert talk.dialogue.opted_out == Ending(Blame.CALLEE, Reason.OPTED_OUT, "key")
+    assert talk.dialogue.leaving == Ending(Blame.CALLEE, Reason.OPTED_OUT, "key")
 
 
 def test_before_the_wish_nothing_says_that_there_was_one() -> None:
-    assert in_state(opened).dialogue.opted_out is None
+    assert in_state(opened).dialogue.leaving is None
 
 
 # ---- the end ----------------------------------------------------------------------------------------------
@@ -311,7 +311,7 @@ def test_without_an_echo_it_ends_two_seconds_after_the_sentence_and_once(
 
 @pytest.mark.parametrize("seconds", [0.0, 1.0, 2.5, 10.0])
 def test_the_line_is_closed_in_five_seconds_however_long_the_sentence_is(seconds: float) -> None:
-    talk = Talk(clip=b"\x30" * round(seconds * BYTES_PER_SECOND)).opened()
+    talk = Talk(clips=Clips(opted_out=b"\x30" * round(seconds * BYTES_PER_SECOND))).opened()
     talk.opts_out("key")
 
     assert len(endings(talk.later(CLOSED_SECONDS))) == 1
@@ -328,7 +328,7 @@ def test_a_hang_up_is_not_waited_for() -> None:
 
 
 def test_our_sentence_is_as_loud_as_speech_and_short_enough_to_be_heard_to_its_end() -> None:
-    clip = clips.opted_out()
+    clip = shipped().opted_out
 
     assert len(clip) <= 30_000
     assert len(clip) / BYTES_PER_SECOND + MARK_GRACE_SECONDS <= LEAVING_SECONDS

@@ -38,7 +38,6 @@ from relay.carrier import (
 )
 from relay.compliance import DialRequest, Facts, Permit, load_rulebook
 from relay.compliance import Refused as Forbidden
-from relay.dialogue import BargeIn
 from relay.gatekeeper import Gatekeeper
 from relay.legs import Leg
 from relay.line import Line
@@ -52,6 +51,7 @@ from relay.store.records import Progress
 from relay.switchboard import CallRequest, Document, House, Phase, Switchboard
 from relay.telemetry.capture import Captures
 from relay.telemetry.metrics import Metrics
+from relay.terms import BargeIn
 from relay.wire.callbacks import (
     AmdCallback,
     AnsweredBy,
@@ -269,7 +269,7 @@ class Desk:
         await trio.sleep(0.01)
         return self.unreachable
 
-    async def open_agent(self) -> Leg:
+    async def open_agent(self, resume_token: str | None) -> Leg:
         await trio.lowlevel.checkpoint()
         if self.agent_fails is not None:
             raise self.agent_fails
@@ -634,12 +634,12 @@ async def test_the_record_is_closed_with_the_call(autojump_clock: MockClock) -> 
         line = await desk.placed()
         desk.agent_fails = LegClosed(Blame.AGENT, Reason.UNREACHABLE, "no route")
         await desk.streams_in(line)
-        await trio.sleep(1)
-        assert line.record.status is Status.ENDED  # while the farewell is being spoken
+        await trio.sleep(5)
+        assert line.record.status is Status.ENDED  # the apology was heard, or its time was up
         closed = line.record.as_json()
         desk.board.machine_detected(line.record.id, AmdCallback(SID, AnsweredBy.HUMAN))
         await desk.says(line, CarrierStatus.RINGING)
-        assert await desk.board.document(line.record.id, 1) is Document.SAY
+        assert await desk.board.document(line.record.id, 1) is Document.HANG_UP
         assert line.record.as_json() == closed
         await desk.says(line, CarrierStatus.COMPLETED)
         record = await desk.ended(line, Blame.AGENT, Reason.UNREACHABLE)
@@ -731,12 +731,12 @@ async def test_a_hang_up_that_fails_is_not_the_end_of_anything(autojump_clock: M
 
 async def test_a_spoken_farewell_is_hung_up_on_after_ten_seconds(autojump_clock: MockClock) -> None:
     async with open_desk() as desk:
-        desk.agent_fails = LegClosed(Blame.AGENT, Reason.UNREACHABLE, "no route")
         line = await desk.placed()
-        await desk.streams_in(line)
+        await trio.aclose_forcefully((await desk.streams_in(line)).stream)
+        await trio.testing.wait_all_tasks_blocked()
         began = trio.current_time()
         assert await desk.board.document(line.record.id, 1) is Document.SAY
-        await desk.ended(line, Blame.AGENT, Reason.UNREACHABLE)
+        await desk.ended(line, Blame.CARRIER, Reason.LOST)
         ((_, hung_up_at),) = desk.carrier.hung_up
         assert hung_up_at - began == pytest.approx(10, abs=1.5)
 
@@ -745,12 +745,11 @@ async def test_a_spoken_farewell_that_the_carrier_ends_itself_needs_no_hang_up(
     autojump_clock: MockClock,
 ) -> None:
     async with open_desk() as desk:
-        desk.agent_fails = LegClosed(Blame.AGENT, Reason.UNREACHABLE, "no route")
         line = await desk.placed()
-        await desk.streams_in(line)
+        await trio.aclose_forcefully((await desk.streams_in(line)).stream)
         await trio.sleep(3)
         await desk.says(line, CarrierStatus.COMPLETED)
-        record = await desk.ended(line, Blame.AGENT, Reason.UNREACHABLE)
+        record = await desk.ended(line, Blame.CARRIER, Reason.LOST)
         assert desk.carrier.hung_up == []
         assert record.carrier_confirmed_at is not None
 

@@ -17,9 +17,9 @@ import trio.testing
 from trio.testing import MockClock
 
 from relay.call import WIND_UP_SECONDS
-from relay.dialogue import RESUME
 from relay.line import STREAM_SECONDS, Line
 from relay.outcomes import Blame, Ending, Reason
+from relay.sessions import RESUME
 from relay.store import CallRecord, ListEntry, Listing, Status, Store, StoreError
 from relay.store.chain import Integrity
 from relay.store.sql import open_store

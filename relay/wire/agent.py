@@ -247,6 +247,11 @@ def session_update(session: Mapping[str, object]) -> bytes:
     return _encode({"type": "session.update", "session": session})
 
 
+def session_resume(session_id: str) -> bytes:
+    """The first frame on a new socket, instead of an update: go on with a session whose socket was lost."""
+    return _encode({"type": "session.resume", "session_id": session_id})
+
+
 def tool_result(call_id: str, result: str, *, is_error: bool = False) -> bytes:
     """What a function returned, normally JSON text; with `is_error` the text is what the model sees."""
     return _encode({"type": "tool.result", "call_id": call_id, "result": result, "is_error": is_error})
