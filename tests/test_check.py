@@ -153,7 +153,16 @@ async def test_everything_in_order_is_exit_status_0(tmp_path: Path) -> None:
         assert report["ready"] is True
         failed = [each for each in report["findings"] if each["result"] == "fail"]
         assert failed == []
-        wanted = {"settings", "agent default", "descriptors", "Twilio account", "caller id", "clock"}
+        wanted = {
+            "settings",
+            "agent default",
+            "agent collections",
+            "agent lead-qualification",
+            "descriptors",
+            "Twilio account",
+            "caller id",
+            "clock",
+        }
         wanted |= {"signed webhook", "unsigned webhook", "stream", "agent session"}
         assert {each["what"] for each in report["findings"]} == wanted
         assert all(set(each) == {"what", "result", "found", "remedy"} for each in report["findings"])
