@@ -6,12 +6,12 @@ Must not know HTTP, the switchboard or real time: both far ends are in memory an
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from pydantic import BaseModel
 from trio.testing import MockClock
 
 from relay.clips import shipped
@@ -19,6 +19,7 @@ from relay.goodbye import WIND_UP
 from relay.legs import HandshakeRefused
 from relay.outcomes import Blame, Ending, LegClosed, Reason
 from relay.sessions import LOSSES, READY_SECONDS, RESUME, RESUME_SECONDS
+from relay.tools import CallContext
 from tests.test_call import (
     LOUD,
     PHASES,
@@ -134,7 +135,7 @@ async def test_a_lost_session_is_resumed_with_its_token_and_goes_on(autojump_clo
 async def test_a_session_that_does_not_come_back_is_replaced_and_told_what_was_said(
     autojump_clock: MockClock, how: str
 ) -> None:
-    async def book(_arguments: Mapping[str, Any]) -> str:
+    async def book(_call: CallContext, _arguments: BaseModel) -> str:
         return "booked for Tuesday"  # noqa: ASYNC910
 
     async with open_call(tool("book", book)) as scene:
@@ -272,7 +273,7 @@ async def test_an_agent_that_no_longer_answers_pings_is_replaced(autojump_clock:
 async def test_a_result_that_comes_meanwhile_is_given_to_the_session_that_comes_back(
     autojump_clock: MockClock,
 ) -> None:
-    async def slow(_arguments: Mapping[str, Any]) -> str:
+    async def slow(_call: CallContext, _arguments: BaseModel) -> str:
         await trio.sleep(1.0)
         return "done"
 
@@ -292,7 +293,7 @@ async def test_a_result_that_comes_meanwhile_is_given_to_the_session_that_comes_
 async def test_a_session_that_is_resumed_while_a_tool_runs_waits_for_the_result(
     autojump_clock: MockClock,
 ) -> None:
-    async def slow(_arguments: Mapping[str, Any]) -> str:
+    async def slow(_call: CallContext, _arguments: BaseModel) -> str:
         await trio.sleep(3.0)
         return "done"
 
@@ -308,7 +309,7 @@ async def test_a_session_that_is_resumed_while_a_tool_runs_waits_for_the_result(
 
 
 async def test_a_result_for_a_session_that_is_gone_is_dropped(autojump_clock: MockClock) -> None:
-    async def slow(_arguments: Mapping[str, Any]) -> str:
+    async def slow(_call: CallContext, _arguments: BaseModel) -> str:
         await trio.sleep(2.0)
         return "done"
 

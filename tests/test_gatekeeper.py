@@ -327,7 +327,7 @@ async def test_somebody_listed_while_talking_is_told_so_and_the_line_closes_with
         began = trio.current_time()
         await desk.store.suppress(listed(NUMBER))
         assert await phone.hear("media")
-        assert str((await phone.hear("mark"))["mark"]["name"]).startswith("opted-out")
+        assert str((await phone.hear("mark"))["mark"]["name"]).startswith("last-words")
         assert await phone.wait_closed() == 1000
         assert trio.current_time() - began <= CLOSED_SECONDS
         await desk.ended(line, Blame.US, Reason.OPTED_OUT)
