@@ -12,6 +12,7 @@ from functools import partial
 import structlog
 import trio
 
+from relay import doubt
 from relay.agent_half import OpenAgent
 from relay.call import Call
 from relay.carrier import (
@@ -28,10 +29,9 @@ from relay.gatekeeper import Gatekeeper
 from relay.legs import Leg
 from relay.line import Line
 from relay.outcomes import Blame, Ending, Farewell, Reason
-from relay.store import Spool, Status, StoreError, Written
+from relay.store import Spool, Status, Store, StoreError, Written
 from relay.telemetry.capture import Captures
 
-UNKNOWN_SECONDS = 300.0  # an ambiguous create is waited for so long: a queued call may ring much later
 ANSWER_SECONDS = 5.0  # an order that is under way when its call ends: the answer says whom to hang up on
 HANG_UP_SECONDS = 6.0  # the dialer's own bound is 5
 SPOKEN_FAREWELL_SECONDS = 10.0  # for the document after <Connect> to be spoken, then we hang up ourselves
@@ -50,6 +50,7 @@ class Course:
         carrier: Carrier,
         open_agent: OpenAgent,
         gatekeeper: Gatekeeper,
+        store: Store,
         spool: Spool,
         captures: Captures,
         clock: Callable[[], datetime],
@@ -57,6 +58,7 @@ class Course:
         self._carrier = carrier
         self._open_agent = open_agent
         self._gatekeeper = gatekeeper
+        self._store = store
         self._spool = spool
         self._captures = captures
         self._clock = clock
@@ -130,8 +132,28 @@ class Course:
                 line.noted("ambiguous", {})
                 if line.record.sid is None:
                     line.record.raise_status(Status.UNKNOWN)
-                    line.waiting.deadline = trio.current_time() + UNKNOWN_SECONDS
+                    line.decided.set()
+                    await self._resolve(line)
         line.decided.set()
+
+    async def _resolve(self, line: Line) -> None:
+        """The answer is lost: until a signed request names the call, look whether the carrier has one at all.
+
+        Bounded: each look is, and past its patience every answer concludes.
+        """
+        ordered_at = trio.current_time()
+        while True:
+            await trio.sleep(doubt.LOOK_SECONDS)
+            found = await doubt.look(line.record, self._carrier, self._store)
+            if isinstance(found, doubt.Trace) and found.sid is not None:
+                line.learn_sid(found.sid)
+            if line.record.sid is not None:
+                return
+            if isinstance(found, doubt.Trace) and doubt.is_news(line.record, found):
+                line.noted(doubt.LISTED, {"candidates": found.candidates})
+            if ending := doubt.conclude(found, trio.current_time() - ordered_at):
+                line.end(ending)
+                return
 
     async def _bridge(self, line: Line, leg: Leg, stream_sid: str) -> None:
         if line.ending is not None:

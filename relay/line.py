@@ -159,8 +159,6 @@ class Line:
         """What it means that nothing more is heard of this call."""
         if self.answered_at is not None:
             return Ending(Blame.CARRIER, Reason.NO_STREAM, "answered, but the media stream never came")
-        if self.record.sid is None:
-            return Ending(Blame.CARRIER, Reason.NOT_PLACED)
         if self.record.status is Status.RINGING:
             return Ending(Blame.CALLEE, Reason.NO_ANSWER, "it rang, and the carrier never said more")
         return Ending(Blame.CARRIER, Reason.FAILED, "the carrier never said what became of the call")

@@ -31,7 +31,9 @@ class Reason(StrEnum):
     OPTED_OUT = "opted-out"  # also us: the number was listed while the call was live
     # carrier
     REFUSED = "refused"  # also agent: the far end said no before the conversation began
-    NOT_PLACED = "not-placed"  # an ambiguous create of which nothing was ever heard again
+    NOT_PLACED = (
+        "not-placed"  # an ambiguous create: nothing was heard of it, or the carrier lists no such call
+    )
     FAILED = "failed"  # the network could not complete the call
     CANCELED = "canceled"
     NO_STREAM = "no-stream"  # answered, but the media stream never came

@@ -6,13 +6,14 @@ Knows no HTTP and no session; looks only at calls of our ledger: what else the c
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 import trio
 
+from relay import doubt
 from relay.carrier import AlreadyEnded, Carrier, CarrierCall, HungUp
-from relay.course import UNKNOWN_SECONDS
+from relay.compliance import Outcome
 from relay.line import UNCONNECTED, Line
 from relay.meter import Meter
 from relay.outcomes import Blame, Ending, Reason
@@ -137,16 +138,12 @@ class Reconciler:
 
     async def _settle(self, record: CallRecord) -> None:
         """Give an orphan its final record; where that cannot be done yet, the next round tries again."""
-        now = self._clock()
-        if record.sid is not None:
-            ending = await self._ask_carrier(record, record.sid)
-        elif now - record.entries[-1].at >= timedelta(seconds=UNKNOWN_SECONDS):
-            ending = Ending(Blame.CARRIER, Reason.NOT_PLACED)
-        else:
-            ending = None  # it may have been placed: a signed request will tell us its SID
+        sid = record.sid
+        ending = await (self._resolve(record) if sid is None else self._ask_carrier(record, sid))
         if ending is None:
             self._meter.found("waiting")
             return
+        now = self._clock()
         record.note(now, "reconciled")
         record.ending, record.ended_at = ending, now
         record.raise_status(Status.ENDED)
@@ -155,6 +152,24 @@ class Reconciler:
             log.info(
                 "call ended", call_id=record.id, **ending.as_json(), duration_seconds=record.duration_seconds
             )
+
+    async def _resolve(self, record: CallRecord) -> Ending | None:
+        """A call without a SID: never dialled, or the carrier's answer died with its node.
+
+        If it was placed, a signed request will tell us its SID; if not, the carrier's list tells.
+        """
+        permitted = [
+            datetime.fromisoformat(verdict["checked_at"])
+            for verdict in await self._store.verdicts(record.id)
+            if all(finding["outcome"] != Outcome.REFUSE for finding in verdict["findings"])
+        ]
+        if not permitted:  # and nothing is sent without a permit that is stored before
+            return Ending(Blame.US, Reason.CUT, "its node died before it was dialled")
+        found = await doubt.look(record, self._carrier, self._store)
+        if isinstance(found, doubt.Trace) and found.sid is None and doubt.is_news(record, found):
+            record.note(self._clock(), doubt.LISTED, candidates=found.candidates)
+            await self._spool.save(record)
+        return doubt.conclude(found, (self._clock() - max(permitted)).total_seconds())
 
     async def _ask_carrier(self, record: CallRecord, sid: str) -> Ending | None:
         found = await self._carrier.status_of(sid)

@@ -87,6 +87,7 @@ class Switchboard:
             carrier=carrier,
             open_agent=open_agent,
             gatekeeper=gatekeeper,
+            store=store,
             spool=spool,
             captures=captures,
             clock=clock,

@@ -5,6 +5,7 @@ Must not know HTTP or real time: the carrier is a class, the ledger the one in m
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import trio.testing
 from trio.testing import MockClock
 
 from relay.carrier import AlreadyEnded, CarrierCall, NotHungUp, Unavailable, Uncertain
-from relay.course import UNKNOWN_SECONDS
+from relay.compliance import DialRequest, Permit, Purpose, check
+from relay.doubt import LISTED_SECONDS, UNKNOWN_SECONDS
 from relay.outcomes import Blame, Ending, Reason
 from relay.reconciler import ORPHANS_AT_ONCE, RECONCILE_SECONDS, RENEW_SECONDS
 from relay.store import LEASE_SECONDS, CallRecord, ListEntry, Listing, Status, StoreError, open_spool
@@ -27,10 +29,14 @@ from relay.wire.callbacks import (
 )
 from tests.test_switchboard import (
     NUMBER,
+    OFFICE_HOURS,
+    POSSIBLY_OURS,
+    RULEBOOK,
     SID,
     STREAM,
     CountingStore,
     Desk,
+    candidates,
     instant_disk,
     open_desk,
     virtual_now,
@@ -42,8 +48,10 @@ __all__ = ["instant_disk"]
 A_ROUND_SECONDS = RECONCILE_SECONDS + LEASE_SECONDS + 1  # until an orphan that was just lost is looked at
 
 
-async def orphan(desk: Desk, *, sid: str | None = SID, status: Status = Status.LIVE) -> CallRecord:
-    """A call whose node is gone."""
+async def orphan(
+    desk: Desk, *, sid: str | None = SID, status: Status = Status.LIVE, dialled: bool = True
+) -> CallRecord:
+    """A call whose node is gone, and its permit."""
     record = CallRecord(
         id=f"call_{len(await desk.store.recent(100))}",
         to=NUMBER,
@@ -53,6 +61,13 @@ async def orphan(desk: Desk, *, sid: str | None = SID, status: Status = Status.L
         owner="gone",
     )
     await desk.store.add(record)
+    if dialled:
+        plea = DialRequest(record.id, 1, NUMBER, "+12025550100", Purpose.INFORMATIONAL, "Acme")
+        asked_at = virtual_now()
+        leave = await desk.store.permit(
+            plea, lambda facts: check(plea, replace(facts, attempts=()), RULEBOOK, asked_at, OFFICE_HOURS)
+        )
+        assert isinstance(leave, Permit), leave
     record.sid = sid
     record.raise_status(status)
     await desk.store.save(record)
@@ -129,19 +144,34 @@ async def test_an_orphan_that_cannot_be_hung_up_is_tried_again(autojump_clock: M
         assert ended_as(await settled(desk, record.id)) == (Blame.US, Reason.CUT)
 
 
+@pytest.mark.parametrize("is_listed", [False, True])
 async def test_an_orphan_that_may_have_been_placed_is_waited_for_before_it_counts_as_not_placed(
-    autojump_clock: MockClock,
+    autojump_clock: MockClock, is_listed: bool
 ) -> None:
     async with open_desk() as desk:
         desk.nursery.start_soon(desk.reconciler.run)
+        patience_seconds = UNKNOWN_SECONDS if is_listed else LISTED_SECONDS
+        desk.carrier.listed = [POSSIBLY_OURS] if is_listed else []
         record = await orphan(desk, sid=None, status=Status.UNKNOWN)
-        await trio.sleep(UNKNOWN_SECONDS - 1)
+        await trio.sleep(patience_seconds - 1)
         kept = await desk.store.get(record.id)
         assert kept is not None
         assert kept.ending is None
-        await trio.sleep(A_ROUND_SECONDS)
-        assert ended_as(await settled(desk, record.id)) == (Blame.CARRIER, Reason.NOT_PLACED)
+        await trio.sleep(2 * A_ROUND_SECONDS)
+        kept = await settled(desk, record.id)
+        assert ended_as(kept) == (Blame.CARRIER, Reason.NOT_PLACED)
+        assert candidates(kept) == [{SID: "in-progress"} if is_listed else {}]
         assert desk.carrier.asked == []
+        assert desk.carrier.hung_up == []
+
+
+async def test_an_orphan_that_nobody_permitted_was_never_dialled(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        desk.carrier.listed = [POSSIBLY_OURS]
+        record = await orphan(desk, sid=None, status=Status.QUEUED, dialled=False)
+        await trio.sleep(A_ROUND_SECONDS)
+        assert ended_as(await settled(desk, record.id)) == (Blame.US, Reason.CUT)
         assert desk.carrier.hung_up == []
 
 

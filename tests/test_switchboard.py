@@ -38,6 +38,7 @@ from relay.carrier import (
 )
 from relay.compliance import DialRequest, Facts, Permit, load_rulebook
 from relay.compliance import Refused as Forbidden
+from relay.doubt import LISTED, LISTED_SECONDS, LOOK_SECONDS, UNKNOWN_SECONDS
 from relay.gatekeeper import Gatekeeper
 from relay.legs import Leg
 from relay.line import Line
@@ -84,6 +85,14 @@ def virtual_now() -> datetime:
     return EPOCH + timedelta(seconds=trio.current_time())
 
 
+POSSIBLY_OURS = CarrierCall(SID, CarrierStatus.IN_PROGRESS, NUMBER)  # as the carrier's list has it
+
+
+def candidates(record: CallRecord) -> list[object]:
+    """What the timeline says of the carrier's list, look after look."""
+    return [event["candidates"] for event in record.events if event["event"] == LISTED]
+
+
 class FakeCarrier:
     """The carrier as a class: what it answers is set, what it was asked is kept."""
 
@@ -95,6 +104,7 @@ class FakeCarrier:
         self.hang_up_answer: HangUp | Exception = HungUp()
         self.status: CarrierCall | Unavailable | None = None
         self.told: list[Notice] | Unavailable = []
+        self.listed: list[CarrierCall] | Unavailable = []
         self.permits: list[Permit] = []  # one for each order that was sent
         self.hung_up: list[tuple[str, float]] = []
         self.asked: list[str] = []
@@ -133,8 +143,8 @@ class FakeCarrier:
         return self.status
 
     async def calls_since(self, to: str, since: datetime) -> list[CarrierCall] | Unavailable:
-        await trio.lowlevel.checkpoint()
-        return []
+        await trio.sleep(0.1)
+        return self.listed
 
     async def notices(self, sid: str) -> list[Notice] | Unavailable:
         await trio.sleep(0.1)
@@ -414,6 +424,7 @@ async def test_an_ambiguous_call_is_adopted_by_a_signed_request(autojump_clock: 
         desk.carrier.answer = Uncertain("timed out")
         line = await desk.placed()
         assert shown(line) == "unknown"
+        desk.carrier.listed = [POSSIBLY_OURS]
         await trio.sleep(290)
         assert line.learn_sid(SID)
         await desk.says(line, CarrierStatus.RINGING)
@@ -429,9 +440,79 @@ async def test_an_ambiguous_call_that_is_never_heard_of_was_not_placed(autojump_
         desk.carrier.answer = Uncertain("timed out")
         began = trio.current_time()
         line = await desk.placed()
-        await desk.ended(line, Blame.CARRIER, Reason.NOT_PLACED)
-        assert trio.current_time() - began == pytest.approx(300, abs=1)
+        record = await desk.ended(line, Blame.CARRIER, Reason.NOT_PLACED)
+        assert trio.current_time() - began == pytest.approx(LISTED_SECONDS, abs=1)
         assert desk.carrier.dialled == [line.record.id]
+        assert candidates(record) == [{}]
+
+
+async def test_what_may_be_our_call_is_waited_for_and_named_and_never_hung_up(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_desk() as desk:
+        desk.carrier.answer = Uncertain("timed out")
+        desk.carrier.listed = [POSSIBLY_OURS]
+        began = trio.current_time()
+        line = await desk.placed()
+        await trio.sleep(UNKNOWN_SECONDS - 20)
+        assert shown(line) == "unknown"
+        over = replace(POSSIBLY_OURS, status=CarrierStatus.COMPLETED)
+        desk.carrier.listed = [over]
+        record = await desk.ended(line, Blame.CARRIER, Reason.NOT_PLACED)
+        assert trio.current_time() - began == pytest.approx(UNKNOWN_SECONDS, abs=2)
+        assert candidates(record) == [{SID: "in-progress"}, {SID: "completed"}]
+        assert SID in str(record.ending and record.ending.detail)
+        assert record.sid is None
+        assert desk.carrier.hung_up == []
+        assert desk.carrier.dialled == [line.record.id]
+
+
+async def test_another_call_of_ours_to_that_number_is_not_taken_for_the_one_in_doubt(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_desk() as desk:
+        earlier = await desk.placed(to=NUMBER)
+        assert earlier.record.sid == SID
+        await desk.says(earlier, CarrierStatus.BUSY)
+        await desk.board.wait_idle()
+        desk.carrier.answer = Uncertain("timed out")
+        desk.carrier.listed = [replace(POSSIBLY_OURS, status=CarrierStatus.BUSY)]
+        line = await desk.placed(to=NUMBER)
+        record = await desk.ended(line, Blame.CARRIER, Reason.NOT_PLACED)
+        assert candidates(record) == [{}]
+
+
+async def test_a_call_that_a_signed_request_named_to_another_node_is_ours_by_the_list(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_desk() as desk:
+        desk.carrier.answer = Uncertain("timed out")
+        desk.carrier.listed = [POSSIBLY_OURS]
+        line = await desk.placed()
+        assert await desk.store.learn_sid(line.record.id, SID)
+        await trio.sleep(LOOK_SECONDS + 1)
+        assert line.record.sid == SID
+        desk.board.hang_up(line, goodbye=False)
+        await desk.ended(line, Blame.US, Reason.OPERATOR)
+        assert [sid for sid, _ in desk.carrier.hung_up] == [SID]
+
+
+@pytest.mark.parametrize("down", ["carrier", "ledger"])
+async def test_a_list_that_cannot_be_read_proves_nothing(autojump_clock: MockClock, down: str) -> None:
+    class Unfindable(CountingStore):
+        async def find(self, sid: str) -> CallRecord | None:
+            raise StoreError("disk full")
+
+    async with open_desk(store=Unfindable() if down == "ledger" else CountingStore()) as desk:
+        desk.carrier.answer = Uncertain("timed out")
+        unreadable = Unavailable(None, 503, "no answer")
+        desk.carrier.listed = unreadable if down == "carrier" else [POSSIBLY_OURS]
+        began = trio.current_time()
+        line = await desk.placed()
+        record = await desk.ended(line, Blame.CARRIER, Reason.NOT_PLACED)
+        assert trio.current_time() - began == pytest.approx(UNKNOWN_SECONDS, abs=2)
+        assert candidates(record) == []
+        assert "cannot be read" in str(record.ending and record.ending.detail)
 
 
 async def test_a_call_learnt_before_its_ambiguous_answer_does_not_wait_for_ever(

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from relay import course
-from relay.rehearsal import Performance
+from relay import doubt
+from relay.rehearsal import FROM_NUMBER, Performance
+from relay.simulator.ledger import Ledger
+from relay.simulator.placed_call import PlacedCall
+from relay.simulator.rest import read_dial_order
 from relay.simulator.scenario import Scenario, shipped_scenario
 from relay.simulator.verdict import Run, judge
 from tests.e2e.scenes import EXPLANATION, broken, ending, quiet_stage, scene
@@ -126,15 +129,54 @@ async def test_a_refused_create_answers_502_with_the_remedy_and_leaves_a_record(
         assert [call["ending"] for call in listed] == [{"blame": "carrier", "reason": "refused"}]
 
 
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait for minutes until the carrier has listed a call, or has said something of it."""
+    monkeypatch.setattr(doubt, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(doubt, "LISTED_SECONDS", 0.3)
+    monkeypatch.setattr(doubt, "UNKNOWN_SECONDS", 0.9)
+
+
+def listed(performance: Performance) -> list[object]:
+    """What the timeline says of the carrier's list of calls."""
+    return [event["candidates"] for event in performance.record["events"] if event["event"] == doubt.LISTED]
+
+
 async def test_a_create_that_nobody_ever_hears_of_again_ends_as_not_placed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(course, "UNKNOWN_SECONDS", 0.5)
+    hurry(monkeypatch)
     async with quiet_stage(tmp_path) as stage:
         performance = await stage.play(scene("lost", carrier={"create": "lost"}))
         assert performance.answer_status == 202
         assert performance.answer["status"] == "unknown"
         assert ending(performance) == ("carrier", "not-placed")
+        assert listed(performance) == [{}]
+        assert performance.record["duration_seconds"] == 0
+
+
+async def test_somebody_elses_call_to_that_number_is_named_and_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Placed through the same account in the moment of ours, which was never carried out."""
+    hurry(monkeypatch)
+    async with quiet_stage(tmp_path) as stage:
+        lost = scene("lost", carrier={"create": "lost"})
+        form = [
+            ("To", lost.call.to),
+            ("From", FROM_NUMBER),
+            ("Url", "https://else.where/"),
+            ("TimeLimit", "9"),
+        ]
+        order, _ = read_dial_order(form)
+        foreign = PlacedCall(stage.carrier._network, order, lost, Ledger())
+        stage.carrier.calls[foreign.sid] = foreign
+        performance = await stage.play(lost)
+        assert ending(performance) == ("carrier", "not-placed")
+        assert listed(performance) == [{foreign.sid: "queued"}]
+        assert foreign.sid in performance.record["ending_detail"]
+        assert performance.record["sid"] is None
+        assert foreign.status == "queued"
+        assert performance.ledger.select("phone", "received", "update") == []
 
 
 async def _wait_live(performance: Performance, entry: str = "agent-audible") -> None:
