@@ -48,6 +48,7 @@ from relay.wire.carrier_errors import explain
 TWILIO_API_URL = "https://api.twilio.com"
 
 REQUEST_SECONDS = 10.0  # one request, from waiting for a connection to the last byte of the answer
+PERMIT_TRIES = 3  # in a row, where the ledger takes longer to give a permit than the permit is good for
 RETRY_SECONDS = 60.0  # no pause that ends later than this after the first try of a dial is begun
 FIRST_PAUSE_SECONDS = 0.5  # doubled for each further try, up to
 LONGEST_PAUSE_SECONDS = 15.0
@@ -56,16 +57,16 @@ HANG_UP_TRY_SECONDS = 1.5
 HANG_UP_PAUSE_SECONDS = 0.25
 
 _MAX_CONNECTIONS = 32  # further requests wait for a free one, within their own REQUEST_SECONDS
-_IDLE_SECONDS = (
-    15.0  # kept shorter than Twilio's own, so that a dial seldom meets a connection that is just closed
-)
+# Kept shorter than Twilio's own, so that a dial seldom meets a connection that is just closed.
+_IDLE_SECONDS = 15.0
 _MAX_LISTED = 50  # calls or notifications read in one question: a page, the newest first
+
+_LATE = f"Twilio's API did not answer within {REQUEST_SECONDS:.0f} s"
 
 _TOO_MANY_REQUESTS = 429
 _NOT_FOUND = 404
 _CALL_IS_OVER = frozenset({20404, 21220})
 _STATUS_EVENTS = ("initiated", "ringing", "answered", "completed")
-
 _MACHINE_DETECTION = {"enable": "Enable", "detect-message-end": "DetectMessageEnd"}
 
 
@@ -94,8 +95,7 @@ async def open_dialer(
             # An empty mapping would be replaced by os.environ, whose edge and region rewrite the host.
             environment={"TWILIO_EDGE": "", "TWILIO_REGION": ""},
         )
-        pace = Pace(dials_per_second)
-        yield Dialer(client, from_number, pace, rng or random.Random(), clock)
+        yield Dialer(client, from_number, Pace(dials_per_second), rng or random.Random(), clock)
 
 
 class Dialer:
@@ -122,12 +122,9 @@ class Dialer:
         spent_attempt = 0
         while True:
             await self._pace.wait_turn()
-            permit = await permission()
-            if not isinstance(permit, Permit):
-                return NotPermitted(permit.refusal)
-            is_fresh = permit.attempt > spent_attempt
-            if not (is_fresh and permit.covers(order.call_id, permit.attempt, order.to, self._clock())):
-                return NotPermitted(Refusal("permit-void", "the permit is not for this attempt, or too old"))
+            permit = await self._permit(order, permission, spent_attempt)
+            if isinstance(permit, Refusal):
+                return NotPermitted(permit)
             spent_attempt = permit.attempt
             give_up_at = min(give_up_at, trio.current_time() + RETRY_SECONDS)
             on_dialing()
@@ -148,6 +145,18 @@ class Dialer:
             if trio.current_time() + pause_seconds > give_up_at:
                 return refused
             await trio.sleep(pause_seconds)
+
+    async def _permit(self, order: DialOrder, permission: Permission, spent_attempt: int) -> Permit | Refusal:
+        """A permit for the next request; one that came too late, behind a slow commit, is replaced."""
+        for _ in range(PERMIT_TRIES):
+            permit = await permission()
+            if not isinstance(permit, Permit):
+                return permit.refusal
+            covered = permit.covers(order.call_id, permit.attempt, order.to, self._clock())
+            if covered and permit.attempt > spent_attempt:
+                return permit
+            spent_attempt = max(spent_attempt, permit.attempt)
+        return Refusal("permit-void", f"{PERMIT_TRIES} permits came too late or were not for this call")
 
     async def _create(self, order: DialOrder) -> Placed:
         created = await self._client.calls.create_async(**_create_parameters(order, self._from_number))
@@ -193,9 +202,8 @@ class Dialer:
             calls = [_read_call(each) for each in found]
             return [call for call in calls if call.created_at is None or call.created_at >= since]
 
-        return await _ask(
-            self._client.calls.list_async(to=to, from_=self._from_number, limit=_MAX_LISTED), read
-        )
+        wanted = {"to": to, "from_": self._from_number, "limit": _MAX_LISTED}
+        return await _ask(self._client.calls.list_async(**wanted), read)
 
     async def notices(self, sid: str) -> list[Notice] | Unavailable:
         """Twilio's notifications for a call, the oldest first: why it failed although it was created."""
@@ -275,8 +283,7 @@ class _HttpxOnTrio(AsyncHttpClient):  # type: ignore[misc]  # the package is unt
                     extensions={"trace": watch},
                 )
         except trio.TooSlowError as error:
-            failure = f"Twilio's API did not answer within {REQUEST_SECONDS:.0f} s"
-            raise (_NoAnswer if sent else _NotSent)(_unreached(failure)) from error
+            raise (_NoAnswer if sent else _NotSent)(_unreached(_LATE)) from error
         except httpx.HTTPError as error:
             failure = f"the connection to Twilio's API failed ({type(error).__name__}: {error})"
             raise (_NoAnswer if sent else _NotSent)(_unreached(failure)) from error
@@ -298,9 +305,8 @@ def _accept(answer: httpx.Response) -> Response:
     if answer.status_code >= 300:
         body = content if isinstance(content, dict) else {}
         code = body.get("code") if isinstance(body.get("code"), int) else None
-        said = str(
-            body.get("message") or f"Twilio answered with HTTP {answer.status_code}; check TWILIO_API_URL."
-        )
+        silence = f"Twilio answered with HTTP {answer.status_code}; check TWILIO_API_URL."
+        said = str(body.get("message") or silence)
         retry_after_seconds = float(_number(answer.headers.get("Retry-After")) or 0)
         raise _Rejected(answer.status_code, code, explain(code, said), retry_after_seconds)
     if not isinstance(content, dict):
@@ -321,9 +327,7 @@ async def _ask(question: Awaitable[Any], read: Callable[[Any], _Answer]) -> _Ans
     except (_NotSent, _NoAnswer) as error:
         return Unavailable(None, None, str(error))
     except trio.TooSlowError:
-        return Unavailable(
-            None, None, _unreached(f"Twilio's API did not answer within {REQUEST_SECONDS:.0f} s")
-        )
+        return Unavailable(None, None, _unreached(_LATE))
     except (TwilioException, ValueError) as error:
         return Unavailable(None, None, f"Twilio's answer cannot be read ({error})")
 
@@ -337,9 +341,8 @@ def _create_parameters(order: DialOrder, from_number: str) -> dict[str, object]:
         "method": "POST",
         "status_callback": order.status_callback,
         "status_callback_method": "POST",
-        "status_callback_event": list(
-            _STATUS_EVENTS
-        ),  # repeated; one joined string means no callbacks at all
+        # Repeated: one joined string means no callbacks at all.
+        "status_callback_event": list(_STATUS_EVENTS),
         "timeout": order.ring_seconds,
         "time_limit": order.limit_seconds,
     }

@@ -42,7 +42,7 @@ from relay.carrier import (
 )
 from relay.compliance import Permit, Verdict
 from relay.compliance import Refused as Forbidden
-from relay.dialer import REQUEST_SECONDS, RETRY_SECONDS, Dialer, open_dialer
+from relay.dialer import PERMIT_TRIES, REQUEST_SECONDS, RETRY_SECONDS, Dialer, open_dialer
 from relay.outcomes import Refusal
 from relay.wire.callbacks import CarrierStatus
 from relay.wire.carrier_errors import explain
@@ -560,13 +560,42 @@ async def test_nothing_is_sent_without_a_permit_for_this_very_call_and_in_time()
         assert isinstance(fresh, Permit)
         return replace(fresh, issued_at=fresh.issued_at - timedelta(seconds=2))
 
+    asked = 0
+
+    def counted(permission: Permission) -> Permission:
+        async def ask() -> Permit | Forbidden:
+            nonlocal asked
+            asked += 1
+            return await permission()
+
+        return ask
+
     async with dialer_against() as (dialer, api):
         assert await dialer.dial(ORDER, no) == NotPermitted(Refusal("dnc-listed", "listed"))
         for permission in (too_old, permission_for(replace(ORDER, call_id="call_2"))):
-            answer = await dialer.dial(ORDER, permission)
+            asked = 0
+            answer = await dialer.dial(ORDER, counted(permission))
             assert isinstance(answer, NotPermitted)
             assert answer.refusal.code == "permit-void"
+            assert asked == PERMIT_TRIES
     assert api.requests == []
+
+
+async def test_a_permit_that_came_too_late_is_replaced_by_one_of_the_next_attempt() -> None:
+    given: list[int] = []
+    fresh = permission_for(ORDER)
+
+    async def slow_at_first() -> Permit | Forbidden:
+        permit = await fresh()
+        assert isinstance(permit, Permit)
+        given.append(permit.attempt)
+        late = timedelta(seconds=2 if permit.attempt < PERMIT_TRIES else 0)
+        return replace(permit, issued_at=permit.issued_at - late)
+
+    async with dialer_against(says(201, resource())) as (dialer, api):
+        assert isinstance(await dialer.dial(ORDER, slow_at_first), Placed)
+    assert given == [1, 2, 3]
+    assert len(api.requests) == 1
 
 
 async def test_each_try_spends_a_permit_of_its_own() -> None:
