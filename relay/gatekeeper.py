@@ -99,11 +99,13 @@ class Gatekeeper:
             facts = await self._store.facts(line.record.to, now, besides=line.record.id)
         except StoreError:
             is_fresh = now - line.record.started_at < timedelta(seconds=FRESH_SECONDS)
+            line.noted("not weighed again", {"connected": is_fresh})
             return None if is_fresh else Refusal("no-store", "the ledger cannot be asked")
         stage = Stage.LIVE if line.is_resumed else Stage.ANSWERED
         verdict = weigh(stage, line.plea, facts, self._rulebook, now, self._rule_time())
         refusal = verdict.refusal
-        line.record.judged(now, line.plea.attempt, _digest(verdict), refusal.code if refusal else None)
+        code = refusal.code if refusal else None
+        line.record.judged(now, line.plea.attempt, _digest(verdict), code, verdict=verdict.as_json())
         return refusal
 
 

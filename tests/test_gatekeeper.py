@@ -439,8 +439,13 @@ async def test_a_window_that_closed_while_it_rang_hangs_up(autojump_clock: MockC
         line = await desk.placed()
         times.append(NIGHT)
         assert await desk.board.document(line.record.id, 0) is Document.HANG_UP
-        await desk.ended(line, *NOT_PERMITTED)
+        record = await desk.ended(line, *NOT_PERMITTED)
         assert codes(line) == [None, "outside-hours"]
+        kept = await desk.store.get(record.id)
+        assert kept is not None
+        (verdict,) = kept.verdicts  # whole, with every rule; the one before the dial is beside its attempt
+        assert [each["rule"] for each in verdict["findings"] if each.get("code") == "outside-hours"]
+        assert len(await desk.store.verdicts(record.id)) == 1
 
 
 async def test_a_window_that_closes_while_people_talk_ends_nothing(autojump_clock: MockClock) -> None:
@@ -467,6 +472,8 @@ async def test_without_the_ledger_only_a_fresh_permit_connects(
         await trio.sleep(rang_seconds)
         desk.store.fails = StoreError("disk full")
         assert await desk.board.document(line.record.id, 0) is document
+        told = [each["connected"] for each in line.record.events if each["event"] == "not weighed again"]
+        assert told == [document is Document.CONNECT]
         desk.board.cut_all()
 
 

@@ -53,7 +53,7 @@ class Kind(StrEnum):
     TURN = "turn"  # how long the person waited for an answer
     TOOL = "tool"
     COST = "cost"
-    VERDICT = "verdict"  # the gate's word on one attempt, by its digest
+    VERDICT = "verdict"  # the gate's word: by its digest before a dial, whole when it is asked again
     ENDING = "ending"  # the final record: the last entry of every diary
 
 
@@ -191,9 +191,12 @@ class CallRecord:
         """Add a cost, as its vendor states it: a decimal number in words, never a float."""
         self._add(Kind.COST, at, {"item": item, "amount": amount, "currency": currency})
 
-    def judged(self, at: datetime, attempt: int, digest: str, code: str | None) -> None:
-        """Add the gate's word on one attempt: the digest of its verdict, and the refusal if it was one."""
-        self._add(Kind.VERDICT, at, {"attempt": attempt, "digest": digest, "refusal": code})
+    def judged(self, at: datetime, attempt: int, digest: str, code: str | None, **whole: Any) -> None:
+        """Add the gate's word on one attempt: the digest of its verdict, and the refusal if it was one.
+
+        A verdict that the ledger does not have beside the attempt comes with it, as `verdict`.
+        """
+        self._add(Kind.VERDICT, at, {"attempt": attempt, "digest": digest, "refusal": code, **whole})
 
     def _add(self, kind: Kind, at: datetime, body: dict[str, Any]) -> None:
         self._room[kind] += 1
@@ -242,6 +245,11 @@ class CallRecord:
     def events(self) -> list[dict[str, Any]]:
         """The timeline."""
         return [{"at": stamp(at), **body} for at, body in self._bodies(Kind.EVENT)]
+
+    @property
+    def verdicts(self) -> list[dict[str, Any]]:
+        """The gate's words that stand in the diary alone: those after the dial."""
+        return [body["verdict"] for _, body in self._bodies(Kind.VERDICT) if "verdict" in body]
 
     @property
     def transcript(self) -> list[TranscriptLine]:

@@ -139,13 +139,13 @@ async def test_a_call_leaves_an_evidence_pack_with_every_rule_and_an_intact_chai
         pack = await stage.http.get(f"/v1/calls/{performance.answer['id']}/evidence")
     with tarfile.open(fileobj=io.BytesIO(pack.content)) as archive:
         names = {Path(name).name for name in archive.getnames()}
-        rules = [
-            finding["rule"] for verdict in read(archive, "verdicts.json") for finding in verdict["findings"]
-        ]
+        verdicts = read(archive, "verdicts.json")
+        rules = [finding["rule"] for verdict in verdicts for finding in verdict["findings"]]
         (script,) = read(archive, "script.json")
         disclosure = read(archive, "disclosure.json")
     assert {"record.json", "verdicts.json", "chain.json", "transcript.json"} <= names
     assert len(rules) > 10
+    assert len(verdicts) == 2  # before the dial, and when somebody had picked up
     profile = load_profiles(AGENTS)["default"]
     assert script["profile"] == digest(orjson.dumps(profile.model_dump(), option=orjson.OPT_SORT_KEYS))
     assert disclosure["text_sha256"] == digest(b"This is an automated call. Hello?")
