@@ -245,7 +245,7 @@ class _Connection:
 
     def _take_first_update(self, session: object, nursery: trio.Nursery) -> None:
         try:
-            self._config = read_first_update(session)
+            self._config = read_first_update(session, self._scenario.agent.stored)
         except RefusedUpdate as refusal:
             if refusal.param != "output.voice":  # the list of voices changes without notice: not our fault
                 self._ledger.violate("agent", f"session.update refused: {refusal.param}: {refusal.message}")

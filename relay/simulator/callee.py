@@ -76,11 +76,14 @@ class _Ear:
 
 
 class Callee:
-    """Plays the turns of a script, one frame at a time; afterwards it stays silent, or leaves."""
+    """Plays the turns of a script, one frame at a time; afterwards it stays silent, or leaves.
+
+    What he does during an announcement is no part of the stream.
+    """
 
     def __init__(self, script: CalleeScript, say: Callable[[str], bytes]) -> None:
         self._say = say
-        self._turns = deque(script.turn)
+        self._turns = deque(turn for turn in script.turn if turn.when != "announcement")
         self._leave_after_seconds = script.leave_after_seconds
         self._ear = _Ear()
         self._speech: deque[bytes] = deque()
@@ -107,6 +110,8 @@ class Callee:
                 return self._ear.utterance_frames * FRAME_SECONDS >= max(turn.pause_seconds, FRAME_SECONDS)
             case "answered":
                 return self._waited_frames * FRAME_SECONDS >= turn.pause_seconds
+            case "announcement":
+                return False
 
     def _agent_finished(self, pause_seconds: float) -> bool:
         heard_speech = self._ear.loud_frames >= SPOKE_FRAMES

@@ -67,6 +67,7 @@ class _Reply:
 class _PendingCall:
     timeout_seconds: float
     holding: bool
+    over_http: bool = False
     answered: trio.Event = field(default_factory=trio.Event)
     answered_at: float = float("inf")
 
@@ -136,6 +137,8 @@ class Conversation:
         call = self._calls.get(call_id)
         if call is None:
             return f"tool.result for a call that was never made: {call_id}"
+        if call.over_http:
+            return f"tool.result for a tool that the vendor runs: {call_id}"
         if call.answered.is_set():
             return f"tool.result given twice: {call_id}"
         call.answered_at = trio.current_time()
@@ -277,7 +280,11 @@ class Conversation:
 
     def _place_call(self, tool: ToolCall) -> _PendingCall:
         declared = self.config.tool(tool.name)
-        call = _PendingCall(declared.timeout_seconds, declared.execution_mode == "hold")
+        over_http = declared.http is not None
+        call = _PendingCall(declared.timeout_seconds, declared.execution_mode == "hold", over_http)
+        if over_http:  # answered at once: whoever answers is under the same roof
+            call.answered_at = trio.current_time()
+            call.answered.set()
         call_id = f"chatcmpl-tool-{self._rng.getrandbits(64):016x}"
         self._calls[call_id] = call
         self._emit("tool.call", call_id=call_id, name=tool.name, arguments=tool.arguments)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import random
+from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -17,6 +18,7 @@ import trio
 
 from relay.simulator.callee import Callee
 from relay.simulator.customer import Answer, Customer, Unreachable
+from relay.simulator.gathering import gather
 from relay.simulator.http import Form
 from relay.simulator.ledger import Ledger
 from relay.simulator.media_stream import StreamWriter
@@ -28,6 +30,7 @@ from relay.simulator.speech import Voices
 from relay.simulator.twiml import (
     BadDocument,
     ConnectStream,
+    Gather,
     Hangup,
     Pause,
     Redirect,
@@ -70,6 +73,14 @@ class Network:
         raise Unreachable(f"no answer in {WEBHOOK_SECONDS:g} s")
 
 
+@dataclass(frozen=True, slots=True)
+class _Next:
+    """The document to go on with, and what the request for it says beside the usual."""
+
+    url: str
+    fields: Form = field(default_factory=list)
+
+
 class PlacedCall:
     """A call the carrier has accepted. `status` is what REST shows; `phones` are its streams, in order."""
 
@@ -84,6 +95,7 @@ class PlacedCall:
         self.ended_at: float | None = None
         self._network = network
         self._phone: Phone | None = None  # while a stream runs
+        self._interjections = deque(turn for turn in scenario.callee.turn if turn.when == "announcement")
         self._verdict: str | None = None  # the terminal status, once it is decided
         self.finished = trio.Event()  # over, and the last callback delivered
         self._course = trio.CancelScope()
@@ -140,7 +152,7 @@ class PlacedCall:
         self._course.deadline = limit_at + STOP_SECONDS
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._enforce_limit, limit_at)
-            await self._follow(order.url)
+            await self._follow(_Next(order.url))
             nursery.cancel_scope.cancel()
 
     async def _enforce_limit(self, limit_at: float) -> None:
@@ -150,19 +162,20 @@ class PlacedCall:
 
     # ---- documents -------------------------------------------------------------------------------
 
-    async def _follow(self, url: str) -> None:
+    async def _follow(self, document: _Next) -> None:
         for _ in range(MAX_DOCUMENTS):
-            verbs = await self._fetch(url)
-            target = await self._execute(verbs, url)
-            if target is None:
+            verbs = await self._fetch(document)
+            following = await self._execute(verbs, document.url)
+            if following is None:
                 return
-            url = urljoin(url, target)
+            document = _Next(urljoin(document.url, following.url), following.fields)
         self._violate("the documents redirect in a loop")
 
-    async def _fetch(self, url: str) -> list[Verb]:
-        """The verbs at `url`; none, and a notification, where the carrier would only apologise."""
+    async def _fetch(self, document: _Next) -> list[Verb]:
+        """The verbs of a document; none, and a notification, where the carrier would only apologise."""
+        url = document.url
         try:
-            answer = await self._network.post(url, self._fields(self.status))
+            answer = await self._network.post(url, self._fields(self.status) + document.fields)
         except Unreachable as error:
             self._notify(11205, f"the document could not be fetched: {error}", url)
             return []
@@ -180,8 +193,8 @@ class PlacedCall:
             self._violate(warning)
         return verbs
 
-    async def _execute(self, verbs: list[Verb], url: str) -> str | None:
-        """Do what a document says; the address of the next one, if any."""
+    async def _execute(self, verbs: list[Verb], url: str) -> _Next | None:
+        """Do what the document at `url` says; the next one, if any."""
         for verb in verbs:
             match verb:
                 case ConnectStream():
@@ -189,15 +202,28 @@ class PlacedCall:
                     if self._verdict is not None:
                         return None
                 case Redirect(target):
-                    return target
-                case Say(text):
-                    self._note("say", {"text": text})
-                    await trio.sleep(min(SAY_SECONDS_AT_MOST, SAY_SECONDS_PER_CHARACTER * len(text)))
-                case Pause(length_seconds):
-                    await trio.sleep(length_seconds)
+                    return _Next(target)
+                case Gather():
+                    gathered = await gather(verb, self._interjections, self._speak)
+                    self._note("gathered", {"digits": gathered.digits, "hung_up": gathered.hung_up})
+                    if gathered.hung_up:
+                        return None
+                    if gathered.digits or verb.action_on_empty_result:
+                        keys = [("Digits", gathered.digits), ("FinishedOnKey", gathered.finished_on)]
+                        return _Next(verb.action or url, [*keys, ("msg", "Gather End")])
+                case Say() | Pause():
+                    await self._speak(verb)
                 case Hangup():
                     return None
         return None
+
+    async def _speak(self, prompt: Say | Pause) -> None:
+        if isinstance(prompt, Pause):
+            await trio.sleep(prompt.length_seconds)
+            return
+        self._note("say", {"text": prompt.text})
+        await trio.sleep(min(SAY_SECONDS_AT_MOST, SAY_SECONDS_PER_CHARACTER * len(prompt.text)))
+        self._note("said", {"text": prompt.text})
 
     # ---- the stream ------------------------------------------------------------------------------
 

@@ -95,10 +95,11 @@ class CalleeTurn(_Part):
     """One thing the callee does, and the moment at which he does it.
 
     `agent-finished`: `pause_seconds` of quiet after the agent was audible; `agent-speaking`: that long into
-    the agent's next utterance; `answered`: that long after answering.
+    the agent's next utterance; `answered`: that long after answering; `announcement`: that long into the next
+    `<Gather>` of the carrier's, where nobody would hear him speak.
     """
 
-    when: Literal["agent-finished", "agent-speaking", "answered"] = "agent-finished"
+    when: Literal["agent-finished", "agent-speaking", "answered", "announcement"] = "agent-finished"
     pause_seconds: Seconds = 0.6
     say: str | None = Field(default=None, min_length=1)
     press: str | None = Field(default=None, pattern=r"^[0-9*#]$")
@@ -108,6 +109,8 @@ class CalleeTurn(_Part):
     def _does_one_thing(self) -> Self:
         if [self.say, self.press, self.hang_up].count(None) != 2:
             raise ValueError("needs exactly one of say, press and hang_up")
+        if self.when == "announcement" and self.say is not None:
+            raise ValueError("nobody hears what is said during an announcement")
         return self
 
 
@@ -152,13 +155,15 @@ class AgentTurn(_Part):
 class Agent(_Part):
     """The emulated voice agent: one turn for each turn of the callee that it has heard to its end.
 
-    The silence that ends the callee's turn depends on `mode`; `commit_seconds` overrides it.
+    The silence that ends the callee's turn depends on `mode`; `commit_seconds` overrides it. `stored` has the
+    sessions of agents that are stored at the vendor, by their `agent_id`.
     """
 
     mode: Literal["min_latency", "balanced", "max_accuracy"] = "balanced"
     commit_seconds: Annotated[float, Field(ge=0.3, le=10)] | None = None
     turn: tuple[AgentTurn, ...] = ()
     otherwise: str = "Sorry, could you say that again?"
+    stored: dict[str, dict[str, Any]] = {}
 
 
 class Fault(_Part):

@@ -104,6 +104,8 @@ class Tool(_Part):
     parameters: Parameters = Parameters()
     execution_mode: Literal["interactive", "hold"] = "interactive"
     timeout_seconds: Annotated[int, Field(ge=1, le=300)] = 120
+    http: dict[str, Any] | None = None
+    """Of a stored agent's tool: the service calls it itself, and its tool.call is never to be answered."""
 
 
 class Webhook(_Part):
@@ -136,14 +138,19 @@ class SessionConfig(_Part):
         return {"id": session_id, **echo, "llm": []}
 
 
-def read_first_update(session: object) -> SessionConfig:
-    """Check the update that opens a session, or raise RefusedUpdate."""
+def read_first_update(session: object, stored: Mapping[str, Mapping[str, Any]]) -> SessionConfig:
+    """Check the update that opens a session, or raise RefusedUpdate. `stored` are sessions by `agent_id`."""
     fields = _object(session)
     if "agent_id" in fields:
         if len(fields) > 1:
             raise RefusedUpdate("invalid_value", "mutually exclusive with every other field", "agent_id")
-        raise RefusedUpdate("agent_not_found", "Agent not found", "agent_id")
-    return _validate(fields)
+        if fields["agent_id"] not in stored:
+            raise RefusedUpdate("agent_not_found", "Agent not found", "agent_id")
+        return _validate(stored[fields["agent_id"]])
+    config = _validate(fields)
+    if any(tool.http is not None for tool in config.tools):
+        raise RefusedUpdate("invalid_value", "HTTP tools are for stored agents only", "tools")
+    return config
 
 
 def read_later_update(session: object, before: SessionConfig) -> SessionConfig:

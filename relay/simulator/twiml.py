@@ -48,7 +48,22 @@ class Hangup:
     """End the call."""
 
 
-Verb = ConnectStream | Redirect | Say | Pause | Hangup
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """Wait for keys, from the first word of what is said until `timeout_seconds` after the last.
+
+    `action` is None for the address of the document itself. A key that finishes is no digit.
+    """
+
+    action: str | None
+    digits: int | None
+    finish_on_key: str
+    timeout_seconds: int
+    action_on_empty_result: bool
+    prompts: tuple[Say | Pause, ...] = ()
+
+
+Verb = ConnectStream | Redirect | Say | Pause | Gather | Hangup
 
 
 class BadDocument(Exception):
@@ -66,6 +81,8 @@ _ATTRIBUTES = {
     "Parameter": {"name", "value"},
     "Redirect": {"method"},
     "Say": {"voice", "language", "loop"},
+    # Speech is not emulated, nor what belongs to it.
+    "Gather": {"action", "actionOnEmptyResult", "finishOnKey", "input", "method", "numDigits", "timeout"},
     "Pause": {"length"},
     "Hangup": set[str](),
 }
@@ -98,18 +115,49 @@ def _read_verb(element: ET.Element, warnings: list[str]) -> Verb | None:
         case "Say":
             return Say(text)
         case "Pause":
-            return _read_pause(element.get("length", "1"), warnings)
+            return Pause(_read_number(element, "length", 1, warnings))
+        case "Gather":
+            return _read_gather(element, warnings)
         case "Hangup":
             return Hangup()
     warnings.append(f"unknown verb <{element.tag}>")
     return None
 
 
-def _read_pause(length: str, warnings: list[str]) -> Pause:
-    if not length.isdecimal():
-        warnings.append(f"<Pause length={length!r}> is no number of seconds")
-        return Pause(1)
-    return Pause(int(length))
+def _read_gather(gather: ET.Element, warnings: list[str]) -> Gather:
+    for name, known in (
+        ("input", ("dtmf",)),
+        ("method", ("POST",)),
+        ("actionOnEmptyResult", ("true", "false")),
+    ):
+        if gather.get(name, known[0]) not in known:
+            warnings.append(f"<Gather {name}={gather.get(name)!r}> is not {' or '.join(known)}")
+    finish_on_key = gather.get("finishOnKey", "#")
+    if len(finish_on_key) > 1 or finish_on_key not in "0123456789#*":
+        warnings.append(f"<Gather finishOnKey={finish_on_key!r}> is no key")
+    prompts = []
+    for element in gather:
+        prompt = _read_verb(element, warnings) if element.tag in ("Say", "Pause") else None
+        if isinstance(prompt, Say | Pause):
+            prompts.append(prompt)
+        else:
+            warnings.append(f"<{element.tag}> in <Gather>")
+    return Gather(
+        action=gather.get("action"),
+        digits=_read_number(gather, "numDigits", 1, warnings) if "numDigits" in gather.attrib else None,
+        finish_on_key=finish_on_key,
+        timeout_seconds=_read_number(gather, "timeout", 5, warnings),
+        action_on_empty_result=gather.get("actionOnEmptyResult") == "true",
+        prompts=tuple(prompts),
+    )
+
+
+def _read_number(element: ET.Element, name: str, default: int, warnings: list[str]) -> int:
+    text = element.get(name, str(default))
+    if not text.isdecimal() or int(text) == 0:
+        warnings.append(f"<{element.tag} {name}={text!r}> is no positive number")
+        return default
+    return int(text)
 
 
 def _read_connect(connect: ET.Element, warnings: list[str]) -> ConnectStream | None:

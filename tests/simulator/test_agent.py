@@ -263,6 +263,7 @@ TOOL = {"type": "function", "name": "end_call", "parameters": {"type": "object",
         ({"tools": [{"type": "function", "function": {"name": "x"}}]}, "invalid_value", "tools[0]"),
         ({"tools": [{**TOOL, "parameters": {"properties": []}}]}, "invalid_value", "parameters.properties"),
         ({"tools": [{**TOOL, "timeout_seconds": 301}]}, "invalid_value", "tools[0].timeout_seconds"),
+        ({"tools": [{**TOOL, "http": {"url": "https://shop.example"}}]}, "invalid_value", "tools"),
     ],
 )
 async def test_a_defective_first_update_names_the_field_and_is_fatal(
@@ -711,6 +712,29 @@ async def test_a_bad_message_is_answered_counted_and_survived(
         assert len(service.ledger.violations) == 1
         await trio.sleep(5)
         assert service.closed_at is None
+
+
+async def test_a_stored_agent_brings_its_session_and_runs_its_http_tools_itself(
+    autojump_clock: object,
+) -> None:
+    tools = [{"type": "function", "name": BOOK["name"], "http": {"url": "https://shop.example"}}]
+    stored = {"agent_1": {**QUIET_SESSION, "tools": tools}}
+    turn = {"tool": BOOK, "reply": "Booked."}
+    script = scenario(
+        agent={"commit_seconds": 0.7, "turn": [turn], "stored": stored},
+        callee={"turn": [{"say": "Tuesday, please."}]},
+    )
+    async with open_service(script) as service:
+        _, call = await ask_for_tool(service, {"agent_id": "agent_1"})
+        await service.wait("transcript.agent", text="Booked.")
+        assert service.ledger.violations == []
+        _, ready = await service.wait("session.ready")
+        assert [tool["http"] is not None for tool in ready["config"]["tools"]] == [True]
+        await service.send("tool.result", call_id=call["call_id"], result="{}")
+        await trio.sleep(1)
+        assert [violation.split(":")[1] for violation in service.ledger.violations] == [
+            " tool.result for a tool that the vendor runs"
+        ]
 
 
 async def test_a_result_for_no_call_and_a_second_result_are_violations(autojump_clock: object) -> None:

@@ -359,7 +359,7 @@ def test_a_document_that_can_not_be_executed_has_a_code(content_type: str, body:
 @pytest.mark.parametrize(
     ("inside", "complaint"),
     [
-        ("<Gather/>", "unknown verb <Gather>"),
+        ("<Dial/>", "unknown verb <Dial>"),
         ("<Connect/>", "exactly one <Stream>"),
         (
             '<Connect><Stream url="wss://r.example/s" statusCallbackEvent="x"/></Connect>',
@@ -371,7 +371,15 @@ def test_a_document_that_can_not_be_executed_has_a_code(content_type: str, body:
             "without a name",
         ),
         ('<Connect><Stream url="wss://r.example/s"><Param/></Stream></Connect>', "unknown noun <Param>"),
-        ('<Pause length="x"/>', "no number"),
+        ('<Pause length="x"/>', "no positive number"),
+        ('<Gather speechTimeout="auto"/>', "no attribute 'speechTimeout'"),
+        ('<Gather input="dtmf speech"/>', "is not dtmf"),
+        ('<Gather method="GET"/>', "is not POST"),
+        ('<Gather actionOnEmptyResult="yes"/>', "is not true or false"),
+        ('<Gather numDigits="0"/>', "no positive number"),
+        ('<Gather timeout="auto"/>', "no positive number"),
+        ('<Gather finishOnKey="12"/>', "is no key"),
+        ("<Gather><Hangup/></Gather>", "<Hangup> in <Gather>"),
     ],
 )
 def test_what_the_carrier_would_warn_about_is_named(inside: str, complaint: str) -> None:
