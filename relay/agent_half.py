@@ -85,7 +85,7 @@ class AgentHalf:
 
     def drop_voice(self, refused: RetryWithoutVoice) -> None:
         """The configured voice was refused: open the same session without one."""
-        output = dict(self._session["output"])
+        output = dict(self._session.get("output", {}))  # none of a stored agent
         if output.pop("voice", None) is None:
             self._lose(Fault(Ending(Blame.AGENT, Reason.REFUSED, refused.detail)))
             return

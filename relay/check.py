@@ -105,12 +105,12 @@ def _look_at_agent(name: str, roster: Roster, settings: Settings) -> Answer:
         if session.code == "variable-missing":
             return OK, f"{session.message} (`relay call --var NAME=VALUE`)", ""
         return FAIL, session.message, SESSION
-    characters = len(session["greeting"])
-    seconds = characters / CHARACTERS_PER_SECOND
-    found = f"opening of {characters} characters, about {seconds:.0f} s; {len(roster.tools[name])} tools"
+    greeting = session.get("greeting", "")
+    seconds = len(greeting) / CHARACTERS_PER_SECOND
+    found = f"opening of {len(greeting)} characters, about {seconds:.0f} s; {len(roster.tools[name])} tools"
     if seconds > OPENING_SECONDS:
         return WARN, found, f"Shorten it: after {OPENING_SECONDS:g} s the person can talk into it."
-    return OK, found, ""
+    return OK, found if greeting else "stored at AssemblyAI; the carrier speaks the disclosure", ""
 
 
 def _compose(name: str, roster: Roster, settings: Settings) -> dict[str, Any] | Refusal:
@@ -262,7 +262,7 @@ async def ask_agent_session(settings: Settings) -> Answer:
         return FAIL, f"not asked: {session.message}", SESSION
     try:
         first = await _open_session(settings, session)
-        voice = session["output"].pop("voice", None)
+        voice = session.get("output", {}).pop("voice", None)
         if voice is None or isinstance(first, agent.SessionReady) or first.param != "output.voice":
             return _judge_session(first)
         second = _judge_session(await _open_session(settings, session))  # as a call would

@@ -93,6 +93,8 @@ class Course:
             await self._explain_no_stream(line)
         if line.farewell is Farewell.SILENT:
             await self._hang_up(line)
+        if line.leave_by is not None:
+            return  # the line is to be closed in time, and the carrier has nothing to explain
         if line.stream is None or (line.ending and line.ending.blame is Blame.CARRIER):
             await self._read_notices(line)
 
@@ -245,7 +247,8 @@ class Course:
         """The carrier's side of the end: let a spoken farewell be heard, then hang up what is still up."""
         await self._captures.write(line.record.id)
         if line.farewell is Farewell.SPOKEN:
-            with trio.move_on_after(SPOKEN_FAREWELL_SECONDS):
+            patience_until = line.leave_by or trio.current_time() + SPOKEN_FAREWELL_SECONDS
+            with trio.move_on_at(patience_until):
                 await line.confirmed.wait()
         await self._hang_up(line)
 

@@ -72,7 +72,7 @@ class Dialogue:
         self._opening = Opening(self._playout, self._alarms)
         self._committed_at: float | None = None
         self._noticed_at = now  # the callee's speech, by the agent
-        self._tool_runs = ToolRuns()
+        self._tool_runs = ToolRuns(are_ours=terms.tools_are_ours)
         self._goodbye = Goodbye(self._playout, self._replies)
         self._sessions = Sessions(
             self._alarms, self._playout, self._replies, self._tool_runs, self._goodbye, terms, now

@@ -16,14 +16,19 @@ import trio
 from relay.actions import Role
 from relay.call import Call
 from relay.carrier import DialOrder
-from relay.compliance import DialRequest
+from relay.compliance import OPT_OUT_KEY, DialRequest
+from relay.leaving import LEAVING_SECONDS
 from relay.legs import Leg
 from relay.outcomes import Blame, Ending, Farewell, Reason, Refusal
 from relay.store import CallRecord, Status, TranscriptLine
 from relay.terms import Terms
 from relay.tools import Toolbox
 from relay.wire.callbacks import CarrierStatus
+from relay.wire.twiml import KEY_SECONDS
 
+DISCLOSED = "disclosure heard"  # the note that proves it where the carrier speaks the disclosure
+ANNOUNCEMENTS = 2  # times that it is spoken: a key stops it, and the person may have meant something by it
+SLOWEST_SPEECH = 8.0  # characters a second; synthetic voices speak 13 to 17
 RING_GRACE_SECONDS = 60.0  # past the ringing time: Twilio may queue a call, and callbacks may be late
 STREAM_SECONDS = 15.0  # from the answer to the stream's start; Twilio's own webhook budget is 15 s
 
@@ -37,12 +42,21 @@ _LIVE = {CarrierStatus.RINGING: Status.RINGING, CarrierStatus.IN_PROGRESS: Statu
 
 
 class Document(Enum):
-    """Which TwiML document a call gets; SAY is the spoken farewell."""
+    """Which TwiML document a call gets; SAY is the spoken farewell, ANNOUNCE discloses and connects."""
 
     CONNECT = auto()
+    ANNOUNCE = auto()
+    OPTED_OUT = auto()
     SAY = auto()
     HANG_UP = auto()
     UNKNOWN = auto()
+
+
+def document_after_key(digit: str, times_said: int) -> Document:
+    """What follows a key that has stopped the disclosure: its repetition, if there is no wish to opt out."""
+    if digit == OPT_OUT_KEY:
+        return Document.OPTED_OUT
+    return Document.ANNOUNCE if times_said < ANNOUNCEMENTS else Document.HANG_UP
 
 
 class Line:
@@ -57,6 +71,7 @@ class Line:
         tools: Toolbox,
         clock: Callable[[], datetime],
         *,
+        announcement: str = "",
         on_opt_out: Callable[[str], None] = lambda _how: None,
         on_note: Callable[[str, Mapping[str, Any]], None] = lambda _event, _fields: None,
         on_turn: Callable[[float, float], None] = lambda _agent_seconds, _relay_seconds: None,
@@ -64,6 +79,7 @@ class Line:
         self.record = record
         self.order = order
         self.plea = plea  # what the gate is asked for the newest attempt
+        self.announcement = announcement  # the disclosure, where the carrier speaks it
         self.on_opt_out = on_opt_out  # records it; set by the switchboard, like the two below
         self.on_note = on_note  # counts what is noted
         self.on_turn = on_turn
@@ -77,6 +93,7 @@ class Line:
         self.yielded = False
         self.confirmed = trio.Event()  # the carrier says that the call is over
         self.told_to_hang_up = False
+        self.leave_by: float | None = None  # on trio's clock: opted out while the carrier speaks
         self.document_fetched = False
         self.streams_spent: set[int] = set()  # attempts whose token was used
         self.answered_at: float | None = None  # on trio's clock
@@ -152,7 +169,7 @@ class Line:
         """What the person is owed after the stream; nothing where nobody ever answered."""
         if self.answered_at is None or self.ending is None:
             return Farewell.SILENT
-        return self.ending.farewell
+        return Farewell.SPOKEN if self.leave_by is not None else self.ending.farewell
 
     @property
     def unheard_of(self) -> Ending:
@@ -201,23 +218,47 @@ class Line:
             self.record.answered_at = self._clock()
             self.record.raise_status(Status.LIVE)
             self.noted("answered", {})
-            self.waiting.deadline = self.answered_at + STREAM_SECONDS
+            said_in_seconds = (
+                len(self.announcement) / SLOWEST_SPEECH + KEY_SECONDS if self.announcement else 0.0
+            )
+            self.waiting.deadline = self.answered_at + STREAM_SECONDS + ANNOUNCEMENTS * said_in_seconds
 
     def document(self, attempt: int) -> Document:
         """What a fetch gets; one behind the newest stream is Twilio's word that this stream is over."""
         self.answered()
+        if attempt > 0:
+            self._disclosed("redirect")
         if attempt == self.record.attempt and self.ending is None:
             self.document_fetched = True
             self.noted("document fetched", {"attempt": attempt})
-            return Document.CONNECT
+            return Document.ANNOUNCE if attempt == 0 and self.announcement else Document.CONNECT
         if self.ending is None:
             reason = Reason.NO_STREAM if self.stream is None else Reason.LOST
             self.end(Ending(Blame.CARRIER, reason, "the carrier went on to the next document"))
         return Document.SAY if self.farewell is Farewell.SPOKEN else Document.HANG_UP
 
+    def key_pressed(self, follows: Document) -> Document:
+        """A key has stopped the disclosure; `follows` is what comes of it. A call that ended stays ended."""
+        self.noted("key pressed", {})  # not which, as in the talk
+        if follows is Document.OPTED_OUT:
+            self.opted_out("key")
+            if self.ending is None and self.stream is None:
+                self.leave_by = trio.current_time() + LEAVING_SECONDS
+                self.end(Ending(Blame.CALLEE, Reason.OPTED_OUT, "key"))
+            return follows
+        if follows is Document.HANG_UP:
+            self.end(Ending(Blame.CALLEE, Reason.UNDISCLOSED, f"stopped {ANNOUNCEMENTS} times"))
+        return follows if self.ending is None else Document.HANG_UP
+
+    def _disclosed(self, by: str) -> None:
+        """What Twilio does behind `<Gather>` proves that what is said in it was not stopped."""
+        if self.announcement and not any(event["event"] == DISCLOSED for event in self.record.events):
+            self.noted(DISCLOSED, {"by": by})
+
     def connect(self, leg: Leg, stream_sid: str) -> None:
         """Take over the admitted stream; the call's own task bridges it from here."""
         self.answered()
+        self._disclosed("stream")
         self.record.stream_sid = stream_sid
         self.stream = (leg, stream_sid)
         self.stream_arrived.set()

@@ -29,6 +29,7 @@ class Reason(StrEnum):
     BUSY = "busy"
     NO_ANSWER = "no-answer"
     OPTED_OUT = "opted-out"  # also us: the number was listed while the call was live
+    UNDISCLOSED = "undisclosed"  # keys cut the carrier's disclosure short each time it was spoken
     # carrier
     REFUSED = "refused"  # also agent: the far end said no before the conversation began
     NOT_PLACED = (

@@ -19,7 +19,7 @@ from relay.compliance import DialRequest, Purpose
 from relay.dialogue import OPENING_HEARD
 from relay.line import Line
 from relay.outcomes import Refusal
-from relay.profiles import Overrides, Profile, compose, resume
+from relay.profiles import Overrides, Profile, announcement, compose, resume
 from relay.store import CallRecord
 from relay.terms import BargeIn, Terms
 from relay.tools import CallContext, Tool, Toolbox, definitions
@@ -132,9 +132,10 @@ class Office:
             session=session,
             time_limit_seconds=float(record.time_limit_seconds),
             barge_in=self._house.barge_in,
-            interruptible=session["input"].get("turn_detection", {}).get("interrupt_response", True),
+            interruptible=session.get("input", {}).get("turn_detection", {}).get("interrupt_response", True),
             lead_silence_seconds=self._house.lead_silence_seconds,
             heard=heard,
+            tools_are_ours=profile.agent_id is None,
         )
         plea = DialRequest(
             call_id=record.id,
@@ -146,9 +147,19 @@ class Office:
             asked=asked,
         )
         toolbox = Toolbox(tools, CallContext(record.id, record.to, record.variables))
-        line = Line(record, self._order(record), plea, terms, toolbox, self._clock)
-        line.noted(SCRIPT, _script(profile, session))
+        order, said_first = self._order(record), announcement(profile, record.variables)
+        line = Line(record, order, plea, terms, toolbox, self._clock, announcement=said_first)
+        line.noted(SCRIPT, _script(profile, session, said_first))
         return line
+
+    def announcement(self, record: CallRecord) -> str:
+        """What the carrier says before it connects the stream of this call; empty where it says nothing."""
+        profile = self._profiles(record.agent)
+        if profile is None or isinstance(
+            compose(profile, self._house.overrides, record.variables, ()), Refusal
+        ):
+            return ""  # the agent was changed since the call was placed
+        return announcement(profile, record.variables)
 
     def _order(self, record: CallRecord) -> DialOrder:
         here = self._house.public_url
@@ -167,11 +178,13 @@ class Office:
         )
 
 
-def _script(profile: Profile, session: Mapping[str, Any]) -> dict[str, str]:
-    """Digests that prove which agent this was, what it was told, and the opening that it has to speak."""
+def _script(profile: Profile, session: Mapping[str, Any], said_first: str) -> dict[str, str]:
+    """Digests that prove which agent this was, what it was told, and what has to be spoken first, by whom."""
     script = {"profile": _digest(_canonical(profile.model_dump())), "session": _digest(_canonical(session))}
     if "greeting" in session:  # none on a later stream once it was heard
         script["opening"] = _digest(session["greeting"].encode())
+    if said_first:
+        script["disclosure"] = _digest(said_first.encode())
     return script
 
 

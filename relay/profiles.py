@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from relay.outcomes import Refusal
 
@@ -106,8 +106,14 @@ class Profile(BaseModel):
     purpose: Literal["informational", "collections", "telemarketing"]
     seller: str = ""  # on whose behalf, as consents name it; empty: the agent's own name
     disclosure: str
-    greeting: str = ""
-    system_prompt: str = Field(min_length=1)
+    disclosure_mode: Literal["greeting", "carrier"] = "greeting"
+    """Who speaks the disclosure: the agent before its greeting, or the carrier before there is an agent."""
+
+    agent_id: str | None = Field(default=None, min_length=1)
+    """An agent stored at AssemblyAI: in the first `session.update` its id excludes every other key."""
+
+    greeting: str = Field(default="", validate_default=True)
+    system_prompt: str = Field(default="", validate_default=True)
     voice: str | None = None
     voice_focus: Literal["near-field", "far-field"] | None = None
     keyterms: tuple[str, ...] = Field(default=(), max_length=100)
@@ -129,6 +135,46 @@ class Profile(BaseModel):
             )
         return disclosure
 
+    @field_validator("agent_id")
+    @classmethod
+    def _leaves_the_disclosure_to_the_carrier(cls, agent_id: str, info: ValidationInfo) -> str:
+        if info.data.get("disclosure_mode") == "greeting":
+            raise ValueError(
+                'a stored agent speaks its own greeting alone: set disclosure_mode = "carrier"'
+                " so that the disclosure is spoken before it"
+            )
+        return agent_id
+
+    @field_validator(
+        *("greeting", "voice", "voice_focus", "keyterms", "turn_detection"),
+        *("tools", "tools_file", "http_tools"),
+    )
+    @classmethod
+    def _is_not_the_vendors(cls, value: Any, info: ValidationInfo) -> Any:
+        if value and info.data.get("agent_id"):
+            raise ValueError("a stored agent has its own: set it at AssemblyAI and leave it out here")
+        return value
+
+    @field_validator("greeting")
+    @classmethod
+    def _opens_the_talk(cls, greeting: str, info: ValidationInfo) -> str:
+        """Nothing of the person's is forwarded before an opening was heard: without one there is no talk."""
+        is_ours = info.data.get("disclosure_mode") == "carrier" and not info.data.get("agent_id")
+        if is_ours and not any(map(str.isalnum, _PLACEHOLDER.sub("", greeting))):
+            raise ValueError('with disclosure_mode = "carrier" the agent needs a greeting to begin with')
+        return greeting
+
+    @field_validator("system_prompt")
+    @classmethod
+    def _has_one_prompt(cls, prompt: str, info: ValidationInfo) -> str:
+        if bool(prompt) == bool(info.data.get("agent_id")):
+            raise ValueError(
+                "a stored agent has its own: set it at AssemblyAI and leave it out here"
+                if prompt
+                else "say what the agent is to do, or name a stored agent by its agent_id"
+            )
+        return prompt
+
 
 def read_profile(name: str, text: str, *, where: str) -> Profile:
     """Read `agents/NAME.toml`. Raises ProfileError, which names `where`, the key and what is wrong."""
@@ -149,12 +195,12 @@ def compose(
 ) -> dict[str, Any] | Refusal:
     """The `session` object of the first `session.update`, or why this call cannot be made so.
 
-    The greeting is the disclosure and then the greeting; no setting and no variable replaces or empties the
-    disclosure. What is not configured is omitted, never null: null is refused by the live service.
+    The greeting is the disclosure and then the greeting, or the greeting alone where the carrier speaks the
+    disclosure; no setting and no variable replaces or empties the disclosure. What is not configured is
+    omitted, never null: null is refused by the live service. A stored agent is named and nothing else.
     """
     greeting, system_prompt = _texts(profile, overrides)
-    given = {**profile.variables, **variables}
-    values = {name: _UNSPOKEN.sub(" ", text).strip() for name, text in given.items()}
+    values = _values(profile, variables)
     said_by_whom = _places(profile.disclosure)
     wanted = said_by_whom | _places(greeting) | _places(system_prompt)
     blank = {name for name in said_by_whom & values.keys() if not any(map(str.isalnum, values[name]))}
@@ -162,13 +208,17 @@ def compose(
         return Refusal("variable-missing", f"agent {profile.name} needs a value for: {', '.join(missing)}")
     if long := sorted(name for name in wanted if len(values[name]) > LONGEST_VALUE):
         return Refusal("variable-too-long", f"at most {LONGEST_VALUE} characters each: {', '.join(long)}")
-    greeting = f"{_fill(profile.disclosure, values)} {_fill(greeting, values)}".strip()
-    if len(greeting) > LONGEST_OPENING:
+    disclosure, greeting = _fill(profile.disclosure, values), _fill(greeting, values)
+    if profile.disclosure_mode == "greeting":
+        greeting = f"{disclosure} {greeting}".strip()
+    if (longest := max(len(disclosure), len(greeting))) > LONGEST_OPENING:
         return Refusal(
             "opening-too-long",
-            f"disclosure and greeting have {len(greeting)} characters, at most {LONGEST_OPENING} are spoken"
-            " before the person may answer: shorten the greeting",
+            f"the agent or the carrier would say {longest} characters at a stretch, at most {LONGEST_OPENING}"
+            " are spoken before the person may answer: shorten the disclosure or the greeting",
         )
+    if profile.agent_id is not None:
+        return {"agent_id": profile.agent_id}
     sound = {"format": {"encoding": "audio/pcmu"}}
     heard: dict[str, Any] = {"type": "audio", **sound}
     if keyterms := overrides.keyterms or profile.keyterms:
@@ -192,11 +242,24 @@ def compose(
     return session
 
 
+def announcement(profile: Profile, variables: Mapping[str, str]) -> str:
+    """The disclosure that the carrier speaks before it connects the agent; empty where the greeting has it.
+
+    The variables are those of a session that could be composed: none is missing.
+    """
+    if profile.disclosure_mode == "greeting":
+        return ""
+    return _fill(profile.disclosure, _values(profile, variables))
+
+
 def resume(session: Mapping[str, Any], said: Sequence[tuple[str, str]], *, heard: bool) -> dict[str, Any]:
     """The session of a call that goes on after its node died: what was said so far joins the prompt.
 
-    An opening that was heard to its end is not said again; one that was not is repeated.
+    An opening that was heard to its end is not said again; one that was not is repeated. A stored agent
+    cannot be told: its id is all that its first update may hold.
     """
+    if "agent_id" in session:
+        return dict(session)
     lines = "\n".join(f"{role}: {text}" for role, text in said)[-LONGEST_PAST:]
     past = f"\n\nThe call was interrupted and goes on now. So far:\n{lines}" if lines else ""
     resumed = {**session, "system_prompt": session["system_prompt"] + past}
@@ -212,6 +275,12 @@ def _texts(profile: Profile, overrides: Overrides) -> tuple[str, str]:
         greeting = greeting if overrides.greeting is None else overrides.greeting
         system_prompt = overrides.system_prompt or system_prompt
     return greeting, system_prompt
+
+
+def _values(profile: Profile, variables: Mapping[str, str]) -> dict[str, str]:
+    """What stands in the places of the templates, freed of what cannot be spoken."""
+    given = {**profile.variables, **variables}
+    return {name: _UNSPOKEN.sub(" ", text).strip() for name, text in given.items()}
 
 
 def _places(template: str) -> set[str]:

@@ -17,7 +17,7 @@ from relay.agent_half import OpenAgent
 from relay.carrier import Carrier
 from relay.course import Course
 from relay.gatekeeper import Gatekeeper
-from relay.line import Document, Line
+from relay.line import Document, Line, document_after_key
 from relay.meter import Meter
 from relay.outcomes import Blame, Ending, Farewell, Reason, Refusal
 from relay.placing import CallRequest, House, Office
@@ -235,6 +235,32 @@ class Switchboard:
         is_owed = record.answered_at is not None and record.ending.farewell is Farewell.SPOKEN
         return Document.SAY if is_owed else Document.HANG_UP
 
+    async def announcement(self, call_id: str) -> str:
+        """What the carrier is to say in Document.ANNOUNCE, on whichever node the call is."""
+        if line := self._lines.get(call_id):
+            return line.announcement
+        try:
+            record = await self._store.get(call_id)
+        except StoreError as problem:
+            log.warning("no disclosure without the ledger", call_id=call_id, detail=str(problem))
+            return ""
+        return "" if record is None else self._office.announcement(record)
+
+    async def key_pressed(self, call_id: str, to: str, digit: str, times_said: int) -> Document:
+        """A key while the carrier speaks the disclosure to `to`: an opt-out counts on whatever node it is."""
+        follows = document_after_key(digit, times_said)
+        if line := self._lines.get(call_id):
+            return line.key_pressed(follows)
+        is_opt_out = follows is Document.OPTED_OUT
+        if follows is not Document.ANNOUNCE:  # first: the list has the call's owner end it without a word
+            try:
+                await self._store.wish(call_id, WishKind.KEY, {"is_opt_out": is_opt_out})
+            except StoreError as problem:
+                log.warning("key not passed on", call_id=call_id, detail=str(problem))
+        if is_opt_out:
+            await self._guard_suppression(ListEntry(to, Listing.ADDED, "call:key", call_id, self._clock()))
+        return follows
+
     async def carrier_called_back(self, call_id: str, callback: StatusCallback) -> None:
         """A status callback for one of our calls, whichever node has it."""
         line = self._lines.get(call_id)
@@ -309,6 +335,8 @@ class Switchboard:
                 self.hang_up(line, goodbye=wish.kind is WishKind.GOODBYE)
             case WishKind.STOP:
                 line.stop()
+            case WishKind.KEY:
+                line.key_pressed(Document.OPTED_OUT if wish.fields["is_opt_out"] else Document.HANG_UP)
             case WishKind.CALLBACK if line.learn_sid(wish.fields["sid"]):
                 line.carrier_said(CarrierStatus(wish.fields["status"]))
 

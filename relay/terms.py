@@ -35,6 +35,7 @@ class Terms:
     clips: Clips = field(default_factory=shipped)
     language: str = "en"  # BCP 47, of the plain words by which a callee opts out
     heard: bool = False  # the opening was, on an earlier stream of this call
+    tools_are_ours: bool = True  # not those of a stored agent: AssemblyAI runs them itself
 
 
 class Diary(Protocol):

@@ -20,15 +20,19 @@ _NAME_CHARACTERS = 64  # of a far end's word in our timeline
 class ToolRuns:
     """The tool calls of one conversation, each answered at most once."""
 
-    __slots__ = ("_held", "_seen", "_wanted")
+    __slots__ = ("_are_ours", "_held", "_seen", "_wanted")
 
-    def __init__(self) -> None:
+    def __init__(self, *, are_ours: bool = True) -> None:
+        """Not `are_ours`: the vendor runs the functions, and tells us of it only. It is never answered."""
+        self._are_ours = are_ours
         self._seen: set[str] = set()
         self._wanted: set[str] = set()
         self._held: list[SendToolResult] = []  # while there is no session; at most TOOL_CALLS
 
     def called(self, call: agent.ToolCall) -> Sequence[Action]:
         """The agent wants a function to be run."""
+        if not self._are_ours:
+            return (Note("tool run by the vendor", {"tool": call.name[:_NAME_CHARACTERS]}),)
         if call.call_id in self._seen:
             return (Note("tool call repeated", {"tool": call.name[:_NAME_CHARACTERS]}),)
         self._seen.add(call.call_id)

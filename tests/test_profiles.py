@@ -18,8 +18,10 @@ from relay.profiles import (
     Profile,
     ProfileError,
     TurnDetection,
+    announcement,
     compose,
     read_profile,
+    resume,
 )
 
 DISCLOSURE = "Hello, this is the automated assistant of {{business}}."
@@ -312,6 +314,43 @@ def test_turn_detection_outside_the_published_ranges_is_refused(wrong: dict[str,
         TurnDetection(**wrong)
 
 
+# ---- the carrier's disclosure, and stored agents ----------------------------------------------------------
+
+STORED = {"disclosure_mode": "carrier", "agent_id": "agent_1", "greeting": "", "system_prompt": ""}
+
+
+def test_what_the_carrier_discloses_the_agent_does_not_say_again() -> None:
+    agent = profile(disclosure_mode="carrier")
+
+    assert session_of(agent)["greeting"] == "Is this a good time?"
+    assert announcement(agent, {"business": "Zenith"}) == (
+        "Hello, this is the automated assistant of Zenith."
+    )
+    assert announcement(profile(), {}) == ""
+
+
+@pytest.mark.parametrize("text", ["disclosure", "greeting"])
+def test_carrier_and_agent_may_each_speak_as_long_as_an_opening_lasts(text: str) -> None:
+    agent = profile(disclosure_mode="carrier", variables={"business": "x" * 100}, greeting="y" * 199)
+
+    assert not isinstance(compose(agent, Overrides(), {}, ()), Refusal)
+    long = profile(disclosure_mode="carrier", **{text: "z" * (LONGEST_OPENING + 1)})
+    assert refusal_of(long, {}).code == "opening-too-long"
+
+
+def test_a_stored_agent_is_named_and_nothing_else_whatever_the_settings_say() -> None:
+    agent = profile(**STORED)
+    settings = Overrides(voice="alba", keyterms=("Acme",), greeting="Hi!", system_prompt="Be rude.")
+
+    assert session_of(agent, settings) == {"agent_id": "agent_1"}
+    assert resume(session_of(agent), [("callee", "Yes?")], heard=True) == {"agent_id": "agent_1"}
+    assert announcement(agent, {}) == "Hello, this is the automated assistant of Acme."
+
+
+def test_a_stored_agents_disclosure_still_needs_its_variables() -> None:
+    assert refusal_of(profile(**STORED, variables={}), {}).code == "variable-missing"
+
+
 # ---- files -----------------------------------------------------------------------------------------------
 
 FILE = """
@@ -319,12 +358,19 @@ purpose = "informational"
 disclosure = "Hello, I am a machine that calls."
 system_prompt = "Be kind."
 """
+CARRIER = 'disclosure_mode = "carrier"\n'
+STORED_FILE = FILE.replace('system_prompt = "Be kind."', 'agent_id = "agent_1"')
 
 
 def test_a_file_becomes_the_agent_of_its_name() -> None:
     agent = read_profile("night", FILE, where="agents/night.toml")
 
     assert (agent.name, agent.greeting, agent.voice, agent.tools) == ("night", "", None, ())
+
+
+def test_a_refused_stored_agent_is_told_the_remedy() -> None:
+    with pytest.raises(ProfileError, match='set disclosure_mode = "carrier"'):
+        read_profile("night", STORED_FILE, where="agents/night.toml")
 
 
 @pytest.mark.parametrize(
@@ -335,6 +381,16 @@ def test_a_file_becomes_the_agent_of_its_name() -> None:
         (FILE + 'mood = "good"', "agents/night.toml: mood: "),
         (FILE.replace("Be kind.", ""), "agents/night.toml: system_prompt: "),
         (FILE + "[turn_detection]\nvad_threshold = 2", "agents/night.toml: turn_detection.vad_threshold: "),
+        (FILE + 'disclosure_mode = "carrier"', "agents/night.toml: greeting: "),
+        (FILE + CARRIER + 'greeting = "{{words}}"', "agents/night.toml: greeting: "),
+        (STORED_FILE + 'disclosure_mode = "greeting"', "agents/night.toml: agent_id: "),
+        (STORED_FILE + CARRIER + 'system_prompt = "Be kind."', "agents/night.toml: system_prompt: "),
+        (STORED_FILE + CARRIER + 'greeting = "Hello?"', "agents/night.toml: greeting: "),
+        (STORED_FILE + CARRIER + 'voice = "alba"', "agents/night.toml: voice: "),
+        (STORED_FILE + CARRIER + 'tools = ["end_call"]', "agents/night.toml: tools: "),
+        (STORED_FILE + CARRIER + 'tools_file = "night.py"', "agents/night.toml: tools_file: "),
+        (STORED_FILE + CARRIER + 'keyterms = ["Acme"]', "agents/night.toml: keyterms: "),
+        (STORED_FILE + CARRIER + "[turn_detection]", "agents/night.toml: turn_detection: "),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named_with_its_key(text: str, complaint: str) -> None:

@@ -73,6 +73,14 @@ PROFILE = Profile(
     disclosure="This is an automated call from the clinic.",
     system_prompt="Be kind.",
 )
+ANNOUNCED = Profile(
+    name="announced",
+    purpose="informational",
+    disclosure="This is an automated call from the clinic. Press 9 to stop it.",
+    disclosure_mode="carrier",
+    greeting="Hello?",
+    system_prompt="Be kind.",
+)
 OFFICE_HOURS = datetime(2026, 3, 10, 18, tzinfo=UTC)  # in all of America
 RULEBOOK = load_rulebook()
 FRESH_NUMBERS = (f"+1202555{number:04}" for number in itertools.cycle(range(100, 200)))  # fictional
@@ -256,8 +264,8 @@ class Desk:
             store=ledger,
             spool=self.spool,
             gatekeeper=self.gatekeeper,
-            profiles={"default": PROFILE}.get,
-            tools={"default": ()},
+            profiles={"default": PROFILE, "announced": ANNOUNCED}.get,
+            tools={"default": (), "announced": ()},
             clock=clock,
             probe=self.probe,
             captures=Captures(folder),

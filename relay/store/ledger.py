@@ -39,6 +39,7 @@ class WishKind(StrEnum):
     HANG_UP = "hang-up"
     STOP = "stop"  # the number was put on the suppression list, or took its consent back
     CALLBACK = "callback"  # the carrier told another node something
+    KEY = "key"  # a key pressed during the disclosure, posted to another node
 
 
 @dataclass(frozen=True, slots=True)

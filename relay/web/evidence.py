@@ -20,6 +20,7 @@ from quart.typing import ResponseReturnValue
 from quart_schema import security_scheme
 
 from relay.dialogue import OPENING_HEARD
+from relay.line import DISCLOSED
 from relay.placing import SCRIPT
 from relay.store import CallRecord, Store
 from relay.store.chain import SealedEntry, Verification
@@ -87,16 +88,27 @@ def pack(
 
 
 def _disclosure(events: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The proof that the opening was heard: its text's digest, when its mark came back, and which mark.
+    """The proof that the disclosure was heard: who spoke which text, when it was over, and what shows it.
 
-    The mark's name ends with its generation: how often the phone was silenced before. A silenced mark proves
-    nothing and is not noted.
+    In the greeting it is the echo of a mark, whose name ends with its generation: how often the phone was
+    silenced before. A silenced mark proves nothing and is not noted. Where the carrier speaks it is what
+    Twilio does only when nothing has stopped it: the start of the `stream`, or the `redirect` behind that.
     """
-    proof: dict[str, Any] = {"text_sha256": None, "heard_at": None, "mark": None}
+    proof: dict[str, Any] = {
+        "mode": "greeting",
+        "text_sha256": None,
+        "heard_at": None,
+        "mark": None,
+        "followed_by": None,
+    }
     for event in events:
-        if event["event"] == SCRIPT:
+        if event["event"] == SCRIPT and "disclosure" in event:
+            proof |= {"mode": "carrier", "text_sha256": event["disclosure"]}
+        elif event["event"] == SCRIPT:
             proof["text_sha256"] = event.get("opening")
-        elif event["event"] == OPENING_HEARD:
+        elif event["event"] == DISCLOSED:
+            return {**proof, "heard_at": event["at"], "followed_by": event.get("by")}
+        elif event["event"] == OPENING_HEARD and proof["mode"] == "greeting":
             return {**proof, "heard_at": event["at"], "mark": event.get("mark")}
     return proof
 

@@ -15,6 +15,7 @@ import trio
 from quart import Blueprint, Response, abort, request
 from quart.typing import ResponseReturnValue
 
+from relay import clips
 from relay.outcomes import WireError
 from relay.switchboard import Document, Switchboard
 from relay.web.rates import Tidings
@@ -75,15 +76,31 @@ def webhook_routes(switchboard: Switchboard, trust: Trust) -> Blueprint:
                 return "", form
         return call_id, form
 
-    def write(document: Document, call_id: str, attempt: int) -> str:
+    def connect(call_id: str, attempt: int, announcement: twiml.Announcement | None = None) -> str:
+        return twiml.connect_stream(
+            stream_url=twiml.stream_url(trust.public_url),
+            token=signature.stream_token(trust.auth_tokens[0], call_id, attempt),
+            status_callback=twiml.stream_status_url(trust.public_url, call_id, attempt),
+            redirect=twiml.twiml_url(trust.public_url, call_id, attempt + 1),
+            announcement=announcement,
+        )
+
+    async def announce(call_id: str, attempt: int, times_said: int) -> str:
+        sentence = await switchboard.announcement(call_id)
+        if not sentence:  # never a stream without the disclosure
+            log.error("no disclosure to announce", call_id=call_id)
+            return twiml.say_and_hangup(SORRY_LOST)
+        key_url = twiml.key_url(trust.public_url, call_id, times_said)
+        return connect(call_id, attempt, twiml.Announcement(sentence, key_url))
+
+    async def write(document: Document, call_id: str, attempt: int, times_said: int = 0) -> str:
         match document:
             case Document.CONNECT:
-                return twiml.connect_stream(
-                    stream_url=twiml.stream_url(trust.public_url),
-                    token=signature.stream_token(trust.auth_tokens[0], call_id, attempt),
-                    status_callback=twiml.stream_status_url(trust.public_url, call_id, attempt),
-                    redirect=twiml.twiml_url(trust.public_url, call_id, attempt + 1),
-                )
+                return connect(call_id, attempt)
+            case Document.ANNOUNCE:
+                return await announce(call_id, attempt, times_said + 1)
+            case Document.OPTED_OUT:
+                return twiml.say_and_hangup(clips.TEXTS["opted-out"])
             case Document.SAY:
                 return twiml.say_and_hangup(SORRY_LOST)
             case Document.HANG_UP:
@@ -96,9 +113,23 @@ def webhook_routes(switchboard: Switchboard, trust: Trust) -> Blueprint:
     async def document() -> ResponseReturnValue:
         """The call's document: connect the stream, or whatever follows it."""
         call_id, _ = await our_call()
-        attempt = request.args.get("attempt", "0")
-        number = int(attempt) if attempt.isascii() and attempt.isdigit() and len(attempt) < 4 else 0
-        text = write(await switchboard.document(call_id, number), call_id, number)
+        number = _number(request.args.get("attempt", ""))
+        text = await write(await switchboard.document(call_id, number), call_id, number)
+        return Response(text, content_type="text/xml; charset=utf-8")
+
+    @routes.post(twiml.KEY_PATH)
+    async def key() -> ResponseReturnValue:
+        """A key pressed while the carrier speaks the disclosure."""
+        call_id, form = await our_call()
+        times_said = _number(request.args.get("said", ""))
+        try:
+            pressed, to = callbacks.read_digits(form), callbacks.read_callee(form)
+        except WireError:
+            abort(400)
+        follows = Document.UNKNOWN
+        if call_id:
+            follows = await switchboard.key_pressed(call_id, to, pressed, times_said)
+        text = await write(follows, call_id, 0, times_said)
         return Response(text, content_type="text/xml; charset=utf-8")
 
     @routes.post(twiml.STATUS_PATH)
@@ -136,6 +167,11 @@ def webhook_routes(switchboard: Switchboard, trust: Trust) -> Blueprint:
         return "", 204
 
     return routes
+
+
+def _number(text: str) -> int:
+    """A small number of our own in a query; 0 where there is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 0
 
 
 @contextmanager

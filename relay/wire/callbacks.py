@@ -191,6 +191,16 @@ def read_recording(form: Form) -> RecordingCallback:
     )
 
 
+def read_digits(form: Form) -> str:
+    """What was pressed during a `<Gather>`."""
+    return _Fields(form).required("Digits")
+
+
+def read_callee(form: Form) -> str:
+    """The number that was called, as any voice request of an outbound call names it."""
+    return _Fields(form).required("To")
+
+
 def read_amd(form: Form) -> AmdCallback:
     """The callback of asynchronous answering-machine detection."""
     fields = _Fields(form)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import re
+from dataclasses import dataclass
 from urllib.parse import urlencode
 
 TWIML_PATH = "/twiml"
@@ -15,20 +16,42 @@ STATUS_PATH = "/twilio/status"
 STREAM_STATUS_PATH = "/twilio/stream"
 AMD_PATH = "/twilio/amd"
 RECORDING_PATH = "/twilio/recording"
+KEY_PATH = "/twilio/key"
 
 TOKEN_PARAMETER = "token"  # noqa: S105 - the name under which `start.customParameters` returns it
+
+# For a key after the last word, before the next verb: Twilio counts it from the end of what is said. Whole
+# seconds, and the person hears nothing meanwhile.
+KEY_SECONDS = 1
 
 # Characters that no XML 1.0 document may hold, not even escaped; Twilio rejects the document (12100).
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def connect_stream(*, stream_url: str, token: str, status_callback: str, redirect: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """A sentence that Twilio speaks before it connects the stream; a key pressed meanwhile is posted."""
+
+    sentence: str
+    key_url: str
+    language: str = "en-US"
+
+
+def connect_stream(
+    *,
+    stream_url: str,
+    token: str,
+    status_callback: str,
+    redirect: str,
+    announcement: Announcement | None = None,
+) -> str:
     """The document of an answered call: the media stream, and where to go once the stream is over.
 
     `<Connect>` blocks until the stream ends; when we close the socket Twilio goes on with `<Redirect>`.
     The token travels as a `<Parameter>` because Twilio drops the query of a stream's URL.
     """
     return _document(
+        f"{_gather(announcement) if announcement else ''}"
         "<Connect>"
         f'<Stream url="{_xml(stream_url)}"'
         f' statusCallback="{_xml(status_callback)}" statusCallbackMethod="POST">'
@@ -79,9 +102,29 @@ def recording_url(public_url: str, call_id: str) -> str:
     return _call_url(public_url, RECORDING_PATH, call_id)
 
 
+def key_url(public_url: str, call_id: str, times_said: int) -> str:
+    """Where a key is posted that stops the announcement; `times_said` counts from 1."""
+    return f"{_call_url(public_url, KEY_PATH, call_id)}&{urlencode({'said': times_said})}"
+
+
 def _call_url(public_url: str, path: str, call_id: str, attempt: int = 0) -> str:
     query = {"call": call_id} | ({"attempt": str(attempt)} if attempt else {})
     return f"{public_url.rstrip('/')}{path}?{urlencode(query)}"
+
+
+def _gather(announcement: Announcement) -> str:
+    """The sentence, until it is over or a key stops it: the key is posted, and its answer is what follows.
+
+    Twilio reaches what stands behind `<Gather>` only where no key was pressed. Whatever comes of that proves
+    that the sentence was spoken to its end. `finishOnKey` is empty for this: by default `#` is no digit, but
+    stops the sentence and goes on.
+    """
+    return (
+        f'<Gather input="dtmf" numDigits="1" finishOnKey="" timeout="{KEY_SECONDS}"'
+        f' action="{_xml(announcement.key_url)}" method="POST">'
+        f'<Say language="{_xml(announcement.language)}">{_xml(announcement.sentence)}</Say>'
+        "</Gather>"
+    )
 
 
 def _document(verbs: str) -> str:

@@ -79,7 +79,7 @@ async def test_each_way_a_call_can_end_is_told_with_the_right_blame_and_every_ca
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["appointment", "talkative", "short-goodbye", "collections", "lead-qualification"]
+    "name", ["appointment", "talkative", "short-goodbye", "collections", "lead-qualification", "announced"]
 )
 async def test_a_shipped_scenario_holds_every_check(name: str, tmp_path: Path) -> None:
     async with quiet_stage(tmp_path, RELAY_AGENTS_DIR=str(tmp_path / "none")) as stage:

@@ -117,6 +117,16 @@ async def test_the_verdict_is_there_with_every_rule(client: ApiClient, call: Cal
 OURS = {"event": "script", "profile": "p", "session": "s"}
 FIRST, SECOND = {**OURS, "opening": "o1"}, {**OURS, "opening": "o2"}
 HEARD = {"event": "opening heard", "mark": "opening.1.0"}
+SAID_FIRST = {**OURS, "opening": "o1", "disclosure": "d1"}
+STREAM, REDIRECT = ({"event": "disclosure heard", "by": by} for by in ("stream", "redirect"))
+
+
+def files_of(events: list[dict[str, str]]) -> dict[str, bytes]:
+    """The pack of a call of which these events are on record."""
+    record = a_call()
+    for event in events:
+        record.note(NOW, event["event"], **{key: event[key] for key in event if key != "event"})
+    return unpack(pack(record, [], [], Verification(Integrity.INTACT)))
 
 
 @pytest.mark.parametrize(
@@ -132,14 +142,30 @@ HEARD = {"event": "opening heard", "mark": "opening.1.0"}
 def test_the_disclosure_is_proven_by_the_echo_of_its_mark(
     events: list[dict[str, str]], text: str | None, mark: str | None
 ) -> None:
-    record = a_call()
-    for event in events:
-        record.note(NOW, event["event"], **{key: event[key] for key in event if key != "event"})
-    files = unpack(pack(record, [], [], Verification(Integrity.INTACT)))
+    files = files_of(events)
     heard_at = None if mark is None else stamp(NOW)
-    assert json.loads(files["disclosure.json"]) == {"text_sha256": text, "heard_at": heard_at, "mark": mark}
+    proof = {"mode": "greeting", "text_sha256": text, "heard_at": heard_at, "mark": mark, "followed_by": None}
+    assert json.loads(files["disclosure.json"]) == proof
     scripts = [event for event in events if event["event"] == "script"]
     assert json.loads(files["script.json"]) == [{"at": stamp(NOW), **script} for script in scripts]
+
+
+@pytest.mark.parametrize(
+    ("events", "followed_by"),
+    [
+        ([SAID_FIRST], None),
+        ([SAID_FIRST, HEARD], None),  # the greeting is not the disclosure
+        ([SAID_FIRST, STREAM, HEARD], "stream"),
+        ([SAID_FIRST, REDIRECT, SAID_FIRST, HEARD], "redirect"),
+    ],
+)
+def test_what_the_carrier_speaks_is_proven_by_what_it_does_only_afterwards(
+    events: list[dict[str, str]], followed_by: str | None
+) -> None:
+    heard_at = None if followed_by is None else stamp(NOW)
+    proof = {"mode": "carrier", "text_sha256": "d1", "heard_at": heard_at, "mark": None}
+    found = json.loads(files_of(events)["disclosure.json"])
+    assert found == {**proof, "followed_by": followed_by}
 
 
 async def test_the_chain_can_be_verified_by_whoever_has_the_archive(

@@ -35,6 +35,31 @@ def test_an_answered_call_gets_the_stream_with_its_token_and_a_redirect_behind_i
     assert root.findtext("Redirect") == "https://relay.example/twiml?call=call_1&attempt=1"
 
 
+def test_an_announcement_is_gathered_over_before_the_stream_is_connected() -> None:
+    document = twiml.connect_stream(
+        stream_url="wss://h/twilio-stream",
+        token="t",
+        status_callback="https://h/s",
+        redirect="https://h/twiml?call=a&attempt=1",
+        announcement=twiml.Announcement("Hi & bye.", twiml.key_url("https://h", "call_a", 1)),
+    )
+    theirs = VoiceResponse()
+    gather = theirs.gather(
+        input="dtmf",
+        num_digits=1,
+        finish_on_key="",
+        timeout=1,
+        action="https://h/twilio/key?call=call_a&said=1",
+        method="POST",
+    )
+    gather.say("Hi & bye.", language="en-US")
+    verbs = ElementTree.fromstring(document)
+    assert [verb.tag for verb in verbs] == ["Gather", "Connect", "Redirect"]
+    assert ElementTree.canonicalize(ElementTree.tostring(verbs[0])) == ElementTree.canonicalize(
+        ElementTree.tostring(ElementTree.fromstring(str(theirs))[0])
+    )
+
+
 def test_the_document_is_what_twilios_own_package_would_write() -> None:
     theirs = VoiceResponse()
     connect = Connect()
