@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from relay.shapes import (
+    DIGEST_PREFIX,
     AccountSid,
     Bind,
     ClientURL,
@@ -29,6 +30,7 @@ from relay.shapes import (
     PhoneNumber,
     SocketURL,
     SubjectKey,
+    TokenDigest,
     WebURL,
     is_loopback,
 )
@@ -143,8 +145,10 @@ class Settings(BaseModel):
         "Where client commands find the service; unset: RELAY_BIND.",
         example="http://127.0.0.1:8080",
     )
-    api_token: SecretStr | None = _setting(
-        "RELAY_API_TOKEN", "Bearer token of /v1; unset: 401 to everyone.", example="a-long-random-word"
+    api_token: TokenDigest | None = _setting(
+        "RELAY_API_TOKEN",
+        "Bearer token of /v1, or its digest as sha256:HEX for the service alone; unset: 401 to everyone.",
+        example="a-long-random-word",
     )
     database_url: DatabaseURL = _setting(
         "RELAY_DATABASE_URL", "The ledger: sqlite:///… or postgresql+psycopg://….", "sqlite:///relay.db"
@@ -288,6 +292,18 @@ def load_settings(env: Mapping[str, str] | None = None, **overrides: object) -> 
         return Settings.model_validate(values)
     except ValidationError as error:
         raise ConfigurationError([_problem(detail) for detail in error.errors(include_input=False)]) from None
+
+
+def load_api_token() -> str:
+    """The token itself, for commands that are clients of /v1; empty where none is set.
+
+    The service keeps no more of it than the digest that is in its settings.
+    """
+    token = _read_environment().get("RELAY_API_TOKEN", "").strip()
+    if token.startswith(DIGEST_PREFIX):
+        remedy = "Commands need the token itself: set it in the environment that they are typed in."
+        raise ConfigurationError([f"RELAY_API_TOKEN: is a digest. {remedy}"])
+    return token
 
 
 def _read_environment() -> dict[str, str]:

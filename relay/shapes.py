@@ -5,6 +5,7 @@ Knows no setting by name and reads nothing.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
@@ -13,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+DIGEST_PREFIX: Final = "sha256:"
 SHORTEST_KEY: Final = 32  # characters: a hash of a number is undone by whoever guesses the key
 
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
@@ -92,6 +94,16 @@ def _key_terms(terms: tuple[str, ...]) -> tuple[str, ...]:
     return terms
 
 
+def _token_digest(token: SecretStr) -> SecretStr:
+    """What is kept of the API's token: its SHA-256, whether given plain or as `sha256:` and that digest."""
+    text = token.get_secret_value()
+    if not text.startswith(DIGEST_PREFIX):
+        return SecretStr(DIGEST_PREFIX + hashlib.sha256(text.encode()).hexdigest())
+    if not re.fullmatch(r"[0-9a-f]{64}", text.removeprefix(DIGEST_PREFIX)):
+        raise ValueError("must be the token, or sha256: and 64 hexadecimal digits; `sha256sum` makes them")
+    return token
+
+
 def _subject_key(key: SecretStr) -> SecretStr:
     if len(key.get_secret_value()) < SHORTEST_KEY:
         raise ValueError(f"must have {SHORTEST_KEY} characters or more; `openssl rand -hex 32` makes one")
@@ -124,6 +136,7 @@ PhoneNumber = Annotated[str, AfterValidator(_shape(_E164, "a number in E.164: +,
 AccountSid = Annotated[str, AfterValidator(_shape(_ACCOUNT_SID, "AC and 32 hexadecimal digits"))]
 Bind = Annotated[str, AfterValidator(_bind)]
 DatabaseURL = Annotated[SecretStr, AfterValidator(_database_url)]
+TokenDigest = Annotated[SecretStr, AfterValidator(_token_digest)]
 SubjectKey = Annotated[SecretStr, AfterValidator(_subject_key)]
 KeyTerms = Annotated[tuple[str, ...], BeforeValidator(_comma_separated), AfterValidator(_key_terms)]
 Milliseconds = Annotated[int, Field(ge=0)]

@@ -30,7 +30,7 @@ from relay.web.evidence import evidence_routes
 from relay.web.explain import explain_routes
 from relay.web.numbers import numbers_routes
 from tests.store.conftest import a_call
-from tests.web.api import NUMBER, OTHER, TOKEN
+from tests.web.api import KNOWN, NUMBER, OTHER, TOKEN
 
 NOON = datetime(2027, 3, 9, 17, 0, tzinfo=UTC)  # a Tuesday in the review period of the packaged rules
 AGENTS = {
@@ -68,10 +68,10 @@ async def relay(
 ) -> AsyncIterator[Relay]:
     """Runs a command against a service over this store; its exit status, stdout and stderr."""
     explain = explain_routes(
-        store, load_rulebook(), TOKEN, profiles=AGENTS.get, from_number=OTHER, clock=lambda: NOON
+        store, load_rulebook(), KNOWN, profiles=AGENTS.get, from_number=OTHER, clock=lambda: NOON
     )
-    evidence = evidence_routes(store, TOKEN)
-    app = create_app(numbers_routes(store, TOKEN, clock=lambda: NOON), evidence, explain)
+    evidence = evidence_routes(store, KNOWN)
+    app = create_app(numbers_routes(store, KNOWN, clock=lambda: NOON), evidence, explain)
     stop = trio.Event()
 
     async def command(*words: str) -> tuple[int, str, str]:

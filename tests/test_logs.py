@@ -172,6 +172,12 @@ def test_no_secret_is_written_wherever_it_stands(secrets: list[str], before: str
     assert Redactor(secrets).mapping(said) == {"event": [f"{before}{REDACTED}{after}" for _ in secrets]}
 
 
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
+def test_the_token_of_whoever_asks_is_not_written_though_nobody_here_knows_it(scheme: str) -> None:
+    said = {"event": f"sent Authorization: '{scheme} Sw0rdfish', refused"}
+    assert Redactor().mapping(said) == {"event": f"sent Authorization: '{scheme} {REDACTED}', refused"}
+
+
 def test_identifiers_and_figures_are_told_as_they_are() -> None:
     told = {
         "call_id": "call_1",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from relay.settings import Accounts, ConfigurationError, Settings, load_settings
+from relay.settings import Accounts, ConfigurationError, Settings, load_api_token, load_settings
 from relay.shapes import is_loopback
+from relay.web.bearer import token_digest
 
 SID = "AC" + "0123456789abcdef" * 2
 SERVING = {
@@ -164,6 +166,28 @@ def test_secrets_do_not_show_in_the_text_of_the_settings(name: str) -> None:
         {name: "Sw0rdfish", "RELAY_DATABASE_URL": "postgresql+psycopg://me:Sw0rdfish@db/relay"}
     )
     assert "Sw0rdfish" not in f"{settings} {settings!r}"
+
+
+def test_of_the_token_of_the_api_only_its_digest_is_kept_however_it_was_given() -> None:
+    digest = f"sha256:{hashlib.sha256(b'Sw0rdfish').hexdigest()}"
+    for given in ("Sw0rdfish", digest):
+        settings = load_settings({"RELAY_API_TOKEN": given})
+        assert settings.api_token is not None
+        assert settings.api_token.get_secret_value() == digest == token_digest("Sw0rdfish")
+        assert settings.secrets().count(digest) == 1
+    (line,) = problems({"RELAY_API_TOKEN": "sha256:Sw0rdfish"})
+    assert line.startswith("RELAY_API_TOKEN: must be the token, or sha256:")
+
+
+def test_commands_need_the_token_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RELAY_API_TOKEN", " Sw0rdfish ")
+    assert load_api_token() == "Sw0rdfish"
+    monkeypatch.setenv("RELAY_API_TOKEN", token_digest("Sw0rdfish"))
+    with pytest.raises(ConfigurationError, match="is a digest"):
+        load_api_token()
+    monkeypatch.delenv("RELAY_API_TOKEN")
+    assert load_api_token() == ""
 
 
 def test_serving_needs_both_accounts_and_names_all_that_is_missing_at_once() -> None:

@@ -13,7 +13,7 @@ import httpx
 import orjson
 
 from relay.cli.terminal import CommandFailed
-from relay.settings import load_settings
+from relay.settings import load_api_token, load_settings
 
 REQUEST_SECONDS = 30.0  # of one request; placing a call waits 10 s for the carrier at most
 
@@ -58,8 +58,7 @@ class Client:
 def open_client() -> Iterator[Client]:
     """A client of the service at RELAY_URL, with the token of this machine's settings."""
     settings = load_settings()
-    token = settings.api_token.get_secret_value() if settings.api_token else ""
-    headers = {"Authorization": f"Bearer {token}"}
+    headers = {"Authorization": f"Bearer {load_api_token()}"}
     with httpx.Client(base_url=settings.client_url, headers=headers, timeout=REQUEST_SECONDS) as http:
         yield Client(http)
 

@@ -21,6 +21,8 @@ NUMBER_KEYS: Final = frozenset(
 )
 
 # E.164 wherever it stands, in an exception's message or a URL too. Nothing else that we write looks like it.
+# What a client sends in Authorization, whoever it is: of our own token only the digest is known here.
+_BEARER: Final = re.compile(r"(?i)\b(bearer\s+)[^\s\"',;]+")
 _E164: Final = re.compile(r"(?:\+|%2[Bb])[1-9][0-9]{6,14}")
 
 
@@ -70,4 +72,5 @@ class Redactor:
     def _string(self, text: str) -> str:
         if self._secrets is not None:
             text = self._secrets.sub(REDACTED, text)
+        text = _BEARER.sub(rf"\1{REDACTED}", text)
         return _E164.sub(lambda found: mask_number(found[0]), text)

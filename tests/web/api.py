@@ -17,8 +17,10 @@ from quart.typing import TestClientProtocol
 from relay.store import MemoryStore, Store
 from relay.store.sql import open_store
 from relay.web.app import create_app
+from relay.web.bearer import token_digest
 
 TOKEN = "of-the-tests"
+KNOWN = token_digest(TOKEN)  # what the service is told of it
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 NOW = datetime(2026, 3, 2, 17, 30, tzinfo=UTC)
 NUMBER = "+12025550143"

@@ -35,13 +35,13 @@ from relay.web.phone_stream import stream_routes
 from relay.web.trust import Trust
 from relay.web.webhooks import webhook_routes
 from tests.test_switchboard import RULEBOOK, SID, STREAM, Desk, open_desk, virtual_now
-from tests.web.api import BEARER, TOKEN
+from tests.web.api import BEARER, KNOWN
 from tests.web.hostile import upgrade
 
 PUBLIC: Final = "https://relay.test"
 SECRET: Final = "auth-token-of-the-tests"
 ACCOUNT: Final = "AC" + "0" * 32
-TRUST: Final = Trust(PUBLIC, ACCOUNT, (SECRET,), TOKEN)
+TRUST: Final = Trust(PUBLIC, ACCOUNT, (SECRET,), KNOWN)
 STREAM_ADDRESS: Final = "wss://relay.test/twilio-stream"
 PRODUCTION: Final = Limits()
 OPEN: Final = {"/livez", "/readyz", "/openapi.json"}  # to whoever reaches the port

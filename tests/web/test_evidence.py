@@ -24,7 +24,7 @@ from relay.store.chain import Integrity, SealedEntry, Verification, verify
 from relay.store.records import stamp
 from relay.web.evidence import evidence_routes, pack
 from tests.store.conftest import a_call
-from tests.web.api import BEARER, LEDGERS, NOW, NUMBER, OTHER, TOKEN, ApiClient, client_of, open_ledger
+from tests.web.api import BEARER, KNOWN, LEDGERS, NOW, NUMBER, OTHER, ApiClient, client_of, open_ledger
 
 
 @pytest.fixture(params=LEDGERS)
@@ -35,7 +35,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 @pytest.fixture
 def client(store: Store) -> ApiClient:
-    return client_of(evidence_routes(store, TOKEN))
+    return client_of(evidence_routes(store, KNOWN))
 
 
 @pytest.fixture

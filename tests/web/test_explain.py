@@ -17,7 +17,7 @@ from relay.profiles import Profile
 from relay.store import MemoryStore
 from relay.store.ledger import ListEntry, Listing
 from relay.web.explain import explain_routes
-from tests.web.api import BEARER, NOW, NUMBER, OTHER, TOKEN, ApiClient, client_of
+from tests.web.api import BEARER, KNOWN, NOW, NUMBER, OTHER, ApiClient, client_of
 
 RULEBOOK = load_rulebook()
 CAP = "spend-cap"  # the finding and the refusal
@@ -45,7 +45,7 @@ def client_at(
     routes = explain_routes(
         store,
         rulebook,
-        TOKEN,
+        KNOWN,
         profiles={AGENT.name: AGENT}.get,
         from_number=OTHER,
         clock=lambda: now,

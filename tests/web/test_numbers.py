@@ -21,7 +21,7 @@ from relay.store.list_csv import Given, ListCsvError, read_list, write_list
 from relay.store.records import stamp
 from relay.web.numbers import IMPORT_LINES, numbers_routes
 from tests.store.conftest import a_call
-from tests.web.api import BEARER, LEDGERS, NOW, NUMBER, OTHER, TOKEN, ApiClient, client_of, open_ledger
+from tests.web.api import BEARER, KNOWN, LEDGERS, NOW, NUMBER, OTHER, ApiClient, client_of, open_ledger
 
 SUBJECT = "0123456789abcdef" * 4
 ESCAPED = NUMBER.replace("+", "%2B")
@@ -44,7 +44,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 @pytest.fixture
 def client(store: Store) -> ApiClient:
-    return client_of(numbers_routes(store, TOKEN, clock=lambda: NOW))
+    return client_of(numbers_routes(store, KNOWN, clock=lambda: NOW))
 
 
 async def ask(client: ApiClient, method: str, path: str, status: int = 200, **body: Any) -> dict[str, Any]:
@@ -165,7 +165,7 @@ async def test_a_body_that_cannot_be_used_changes_nothing(
 async def test_without_the_token_nobody_learns_or_changes_anything(
     method: str, path: str, headers: dict[str, str]
 ) -> None:
-    client = client_of(numbers_routes(MemoryStore(), TOKEN, clock=lambda: NOW))
+    client = client_of(numbers_routes(MemoryStore(), KNOWN, clock=lambda: NOW))
     assert (await client.open(path, method=method, headers=headers, json={})).status_code == 401
 
 
@@ -184,7 +184,7 @@ class DownStore(MemoryStore):
 
 
 async def test_a_store_that_is_down_is_told_as_such() -> None:
-    client = client_of(numbers_routes(DownStore(), TOKEN, clock=lambda: NOW))
+    client = client_of(numbers_routes(DownStore(), KNOWN, clock=lambda: NOW))
     told = await refusal(client, "POST", "/v1/dnc", 503, json={"number": NUMBER, "source": "letter"})
     assert told == "no-store: the database did not answer within 5 s"
 

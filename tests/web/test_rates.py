@@ -14,7 +14,7 @@ from relay.store import MemoryStore
 from relay.web.bearer import API_RATE, GUESS_RATE
 from relay.web.evidence import evidence_routes
 from relay.web.rates import Rate, Rates, Tidings
-from tests.web.api import BEARER, TOKEN, ApiClient, client_of
+from tests.web.api import BEARER, KNOWN, TOKEN, ApiClient, client_of
 
 TEN_AT_ONCE = Rate(per_second=2, burst=10)
 GUESS = {"Authorization": "Bearer guess"}
@@ -81,7 +81,7 @@ def test_a_flood_is_told_in_one_line_a_second_and_every_one_is_counted() -> None
 
 @pytest.fixture
 def client(mock_clock: MockClock) -> ApiClient:
-    return client_of(evidence_routes(MemoryStore(), TOKEN))
+    return client_of(evidence_routes(MemoryStore(), KNOWN))
 
 
 async def ask(client: ApiClient, headers: dict[str, str]) -> int:
