@@ -40,6 +40,7 @@ NEEDS: Final[dict[str, tuple[Callable[[], bool], str]]] = {
 SLOW: Final = (
     "tests/compliance/",
     "tests/e2e/",
+    "tests/matrix/",
     "tests/store/",
     "tests/web/test_advisories.py",
     "tests/web/test_edge.py",

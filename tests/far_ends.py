@@ -141,6 +141,10 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         """What is sent from here on arrives nowhere, and nobody is told."""
         self._out.swallows = True
 
+    def shut_window(self) -> None:
+        """Take nothing more: what is sent from here on stays with the other end."""
+        self._in.capacity = len(self._in.data)
+
     def reset(self) -> None:
         """Cut the connection as RST does: both ends lose what was on the way."""
         self.closed = True

@@ -53,6 +53,7 @@ from relay.switchboard import CallRequest, Document, House, Phase, Switchboard
 from relay.telemetry.capture import Captures
 from relay.telemetry.metrics import Metrics
 from relay.terms import BargeIn
+from relay.tools import Tool
 from relay.wire.callbacks import (
     AmdCallback,
     AnsweredBy,
@@ -232,6 +233,8 @@ class Desk:
         spool: Spool | None = None,
         rule_time: Callable[[], datetime | None] = lambda: OFFICE_HOURS,
         calls_per_hour: int = 1_000_000,
+        profile: Profile = PROFILE,
+        tools: Sequence[Tool] = (),
     ) -> None:
         self.nursery = nursery
         self.calls = calls
@@ -264,8 +267,8 @@ class Desk:
             store=ledger,
             spool=self.spool,
             gatekeeper=self.gatekeeper,
-            profiles={"default": PROFILE, "announced": ANNOUNCED}.get,
-            tools={"default": (), "announced": ()},
+            profiles={"default": profile, "announced": ANNOUNCED}.get,
+            tools={"default": tools, "announced": ()},
             clock=clock,
             probe=self.probe,
             captures=Captures(folder),

@@ -1,0 +1,333 @@
+"""The table of the kill matrix: what a far end can do to a live call, when, and what becomes of the call.
+
+Must not know how a cell is played: a fault says what the far end does, through the verbs of its stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import trio
+
+from relay.outcomes import Blame, Ending, Reason
+from relay.switchboard import WIND_UP_SECONDS
+from relay.wire.callbacks import CarrierStatus
+from tests.far_ends import TEXT, frame
+
+if TYPE_CHECKING:
+    from tests.matrix.far_sides import FarSide
+    from tests.matrix.play import Victim
+
+
+class Moment(Enum):
+    """Where in its life a call is struck."""
+
+    BEFORE_READY = "before ready"  # the agent has its session.update and has not answered
+    OPENING = "opening"  # the greeting is being heard
+    MID_SPEECH = "mid-speech"  # the agent speaks, the callee is forwarded
+    TOOL_RUNNING = "tool running"
+    FAREWELL = "farewell"  # the goodbye is being spoken
+
+
+class Leg(Enum):
+    """Which far end is struck."""
+
+    PHONE = "phone"
+    AGENT = "agent"
+    BOTH = "both"  # in the same tick
+    OURS = "ours"  # no far end: we want the call to be over
+
+
+@dataclass(frozen=True)
+class Dies:
+    """The call ends for this reason, at the latest so long after the fault."""
+
+    blame: Blame
+    reason: Reason
+    within_seconds: float = 0.1
+    forced: bool = False  # the struck far end answers no close frame any more
+    or_blame: Blame | None = None  # where two causes come in one tick either may be the first
+    is_told: bool = True  # the carrier, to hang up; False where it has said itself that the call is over
+
+    def allows(self, ending: Ending) -> bool:
+        """Whether the call may have ended so."""
+        return ending.reason is self.reason and ending.blame in (self.blame, self.or_blame)
+
+
+@dataclass(frozen=True)
+class Survives:
+    """The call goes on to its goodbye, and the timeline of its record has a line about the fault."""
+
+    noted: str
+
+
+Verdict: TypeAlias = Dies | Survives
+
+
+@dataclass(frozen=True, eq=False)
+class Fault:
+    """One thing that goes wrong: how, and what it means for the call on each leg that it can strike."""
+
+    name: str
+    strike: Callable[[Victim, FarSide], Awaitable[None]]
+    verdicts: Mapping[Leg, Verdict]
+    but: Mapping[tuple[Leg, Moment], Verdict] = field(default_factory=dict)  # where the moment matters
+    at_handshake: bool = False  # instead of the answer to the upgrade: `strike` has the bare stream
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fault, on one leg, at one moment."""
+
+    fault: Fault
+    leg: Leg
+    moment: Moment
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the table says becomes of the call."""
+        return self.fault.but.get((self.leg, self.moment), self.fault.verdicts[self.leg])
+
+    def __str__(self) -> str:
+        return f"{self.leg.value}-{self.moment.value}-{self.fault.name}".replace(" ", "-")
+
+
+def cells() -> Iterator[Cell]:
+    """Every cell that makes sense: only the agent is dialled, and only before it is ready."""
+    for fault in FAULTS:
+        for leg in fault.verdicts:
+            for moment in Moment:
+                if not fault.at_handshake or moment is Moment.BEFORE_READY:
+                    yield Cell(fault, leg, moment)
+
+
+# ---- how it goes wrong -------------------------------------------------------------------------------------
+
+HUGE: Final = "x" * 2 * 2**20  # twice what the agent may send in one message
+RUBBISH: Final = 20  # messages: ten in a row are in it even if a good one slips in between
+SECONDS_A_BYTE: Final = 1.0
+
+
+def closes(code: int) -> Callable[[Victim, FarSide], Awaitable[None]]:
+    async def strike(_: Victim, far: FarSide) -> None:
+        await far.socket.aclose(code)
+
+    return strike
+
+
+async def fin(_: Victim, far: FarSide) -> None:
+    await far.stream.aclose()
+
+
+async def rst(_: Victim, far: FarSide) -> None:
+    far.stream.reset()
+    await trio.lowlevel.checkpoint()
+
+
+async def half_closes(_: Victim, far: FarSide) -> None:
+    await far.stream.send_eof()
+
+
+async def stops_reading(_: Victim, far: FarSide) -> None:
+    far.stream.shut_window()
+    await trio.lowlevel.checkpoint()
+
+
+async def stops_writing(_: Victim, far: FarSide) -> None:
+    far.stream.fall_mute()
+    await trio.lowlevel.checkpoint()
+
+
+async def drips(_: Victim, far: FarSide) -> None:
+    far.stream.fall_mute()
+    for byte in frame(TEXT, b"{}" * 50, masked=far.is_client):
+        await far.stream.send_through(bytes([byte]))
+        await trio.sleep(SECONDS_A_BYTE)
+
+
+def says(times: int, message: str | bytes) -> Callable[[Victim, FarSide], Awaitable[None]]:
+    async def strike(_: Victim, far: FarSide) -> None:
+        for _time in range(times):
+            await far.send(message)
+
+    return strike
+
+
+async def misshapes(_: Victim, far: FarSide) -> None:
+    await far.say(event="media", type="reply.audio", streamSid=far.stream_sid, media=[], data=7)
+
+
+def starts_again(stream_sid: str | None) -> Callable[[Victim, FarSide], Awaitable[None]]:
+    async def strike(victim: Victim, far: FarSide) -> None:
+        sid = stream_sid or far.stream_sid
+        start = {
+            "accountSid": "AC" + "0" * 32,
+            "streamSid": sid,
+            "callSid": victim.sid,
+            "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
+        }
+        await far.say(event="start", streamSid=sid, start=start)
+
+    return strike
+
+
+async def hangs_up_without_stop(victim: Victim, far: FarSide) -> None:
+    far.stream.fall_mute()
+    await victim.carrier_says(CarrierStatus.COMPLETED)
+
+
+def session_error(code: str) -> Callable[[Victim, FarSide], Awaitable[None]]:
+    async def strike(_: Victim, far: FarSide) -> None:
+        await far.say(type="session.error", code=code, message="")
+
+    return strike
+
+
+def answers(status: str) -> Callable[[Victim, FarSide], Awaitable[None]]:
+    async def strike(_: Victim, far: FarSide) -> None:
+        request = b""
+        while not request.endswith(b"\r\n\r\n"):
+            request += await far.stream.receive_some(4096)
+        await far.stream.send_all(f"HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nno".encode())
+
+    return strike
+
+
+async def accepts_and_is_mute(_: Victim, __: FarSide) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+async def both_reset(victim: Victim, far: FarSide) -> None:
+    victim.phone.stream.reset()
+    far.stream.reset()
+    await trio.lowlevel.checkpoint()
+
+
+async def wound_up(victim: Victim, _: FarSide) -> None:
+    victim.line.wind_up(Ending(Blame.US, Reason.DRAINED), within_seconds=WIND_UP_SECONDS)
+    await trio.lowlevel.checkpoint()
+
+
+async def cut(victim: Victim, _: FarSide) -> None:
+    victim.line.end(Ending(Blame.US, Reason.CUT))
+    await trio.lowlevel.checkpoint()
+
+
+# ---- what becomes of the call ------------------------------------------------------------------------------
+
+PROTOCOL: Final = {
+    Leg.PHONE: Dies(Blame.CARRIER, Reason.PROTOCOL),
+    Leg.AGENT: Dies(Blame.AGENT, Reason.PROTOCOL),
+}
+LOST: Final = {Leg.PHONE: Dies(Blame.CARRIER, Reason.LOST), Leg.AGENT: Dies(Blame.AGENT, Reason.LOST)}
+NOT_READY: Final = Dies(Blame.AGENT, Reason.NOT_READY, within_seconds=8.0, forced=True)
+PONG_SECONDS: Final = 8.0  # ping and its pong: the longest that a far end can be gone unseen
+MEDIA_SECONDS: Final = 5.1  # without a frame of the carrier's
+WINDOW_SECONDS: Final = 7.1  # the next ping finds the window shut, and may not leave within 2 s
+SILENT: Final = {
+    Leg.PHONE: Dies(Blame.CARRIER, Reason.SILENT, MEDIA_SECONDS, forced=True),
+    Leg.AGENT: Dies(Blame.AGENT, Reason.SILENT, PONG_SECONDS, forced=True),
+}
+# All was said: the goodbye counts, though its echo may be missing.
+SAID: Final = Dies(Blame.NOBODY, Reason.GOODBYE, MEDIA_SECONDS, forced=True)
+UNREAD: Final = Survives("unreadable message")
+
+
+FAULTS: Final = [
+    *(
+        Fault(name, closes(code), LOST)
+        for name, code in [
+            ("clean close", 1000),
+            ("close 1001", 1001),
+            ("close 1008", 1008),
+            ("close 1011", 1011),
+            ("close 1013", 1013),
+            ("close 4000", 4000),
+        ]
+    ),
+    Fault("FIN without a close frame", fin, LOST),
+    Fault("RST", rst, LOST),
+    Fault("half-close", half_closes, LOST),
+    Fault(
+        "stops reading",
+        stops_reading,
+        {
+            Leg.PHONE: Dies(Blame.CARRIER, Reason.STALLED, WINDOW_SECONDS, forced=True),
+            Leg.AGENT: Dies(Blame.AGENT, Reason.STALLED, WINDOW_SECONDS, forced=True),
+        },
+        # What it had to say was heard before anybody missed its ear.
+        {(Leg.AGENT, Moment.FAREWELL): SAID},
+    ),
+    Fault(
+        "stops writing",
+        stops_writing,
+        SILENT,
+        {
+            (Leg.AGENT, Moment.BEFORE_READY): NOT_READY,
+            (Leg.PHONE, Moment.FAREWELL): SAID,
+        },
+    ),
+    Fault(
+        "one byte a second",
+        drips,
+        SILENT,
+        {
+            (Leg.AGENT, Moment.BEFORE_READY): NOT_READY,
+            (Leg.PHONE, Moment.FAREWELL): SAID,
+        },
+    ),
+    Fault("garbage text", says(1, "{nope"), {Leg.PHONE: UNREAD, Leg.AGENT: UNREAD}),
+    Fault("garbage text ten times", says(RUBBISH, "{nope"), PROTOCOL),
+    Fault("JSON of a wrong shape", misshapes, {Leg.PHONE: UNREAD, Leg.AGENT: UNREAD}),
+    Fault("binary frame", says(1, b"\0" * 160), PROTOCOL),
+    Fault("2 MB frame", says(1, HUGE), PROTOCOL),
+    Fault("start repeated", starts_again(None), {Leg.PHONE: Survives("start repeated")}),
+    Fault("start of another stream", starts_again("MZ" + "9" * 32), {Leg.PHONE: PROTOCOL[Leg.PHONE]}),
+    Fault(
+        "stop that never comes",
+        hangs_up_without_stop,
+        {Leg.PHONE: Dies(Blame.CALLEE, Reason.HUNG_UP, forced=True, is_told=False)},
+    ),
+    Fault(
+        "fatal session.error",
+        session_error("session_expired"),
+        {Leg.AGENT: Dies(Blame.AGENT, Reason.ERROR)},
+        {(Leg.AGENT, Moment.BEFORE_READY): Dies(Blame.AGENT, Reason.REFUSED)},
+    ),
+    Fault(
+        "session.error of no weight",
+        session_error("invalid_value"),
+        {Leg.AGENT: Survives("session error")},
+        {(Leg.AGENT, Moment.BEFORE_READY): Dies(Blame.AGENT, Reason.REFUSED)},
+    ),
+    Fault("mute after TCP accept", accepts_and_is_mute, {Leg.AGENT: NOT_READY}, at_handshake=True),
+    Fault(
+        "401 at the handshake",
+        answers("401 Unauthorized"),
+        {Leg.AGENT: Dies(Blame.AGENT, Reason.UNAUTHORIZED)},
+        at_handshake=True,
+    ),
+    *(
+        Fault(name, answers(status), {Leg.AGENT: Dies(Blame.AGENT, Reason.REFUSED)}, at_handshake=True)
+        for name, status in [
+            ("404 at the handshake", "404 Not Found"),
+            ("503 at the handshake", "503 Service Unavailable"),
+            ("200 instead of 101", "200 OK"),
+        ]
+    ),
+    Fault(
+        "RST of both legs",
+        both_reset,
+        {Leg.BOTH: Dies(Blame.CARRIER, Reason.LOST, or_blame=Blame.AGENT)},
+    ),
+    Fault(
+        "wind-up",
+        wound_up,
+        {Leg.OURS: Dies(Blame.US, Reason.DRAINED, WIND_UP_SECONDS)},
+        {(Leg.OURS, Moment.FAREWELL): Dies(Blame.NOBODY, Reason.GOODBYE, WIND_UP_SECONDS)},
+    ),
+    Fault("cut", cut, {Leg.OURS: Dies(Blame.US, Reason.CUT)}),
+]
