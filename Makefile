@@ -89,6 +89,10 @@ imports: $(VENV)/.dev ## the floors: who may import whom
 coverage: $(VENV)/.dev ## the tests, and which branches they reach
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
+.PHONY: matrix
+matrix: $(VENV)/.dev ## play the kill matrix again and write its table into docs/reliability.md
+	$(BIN)/python -m tests.matrix
+
 .PHONY: speech
 speech: $(VENV)/.speech ## render the scenarios' speech again (espeak-ng)
 	$(BIN)/python -m relay.simulator.speech

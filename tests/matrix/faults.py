@@ -49,12 +49,12 @@ class Dies:
     reason: Reason
     within_seconds: float = 0.1
     forced: bool = False  # the struck far end answers no close frame any more
-    or_blame: Blame | None = None  # where two causes come in one tick either may be the first
+    others: tuple[tuple[Blame, Reason], ...] = ()  # where several may notice first
     is_told: bool = True  # the carrier, to hang up; False where it has said itself that the call is over
 
     def allows(self, ending: Ending) -> bool:
         """Whether the call may have ended so."""
-        return ending.reason is self.reason and ending.blame in (self.blame, self.or_blame)
+        return (ending.blame, ending.reason) in ((self.blame, self.reason), *self.others)
 
 
 @dataclass(frozen=True)
@@ -321,7 +321,7 @@ FAULTS: Final = [
     Fault(
         "RST of both legs",
         both_reset,
-        {Leg.BOTH: Dies(Blame.CARRIER, Reason.LOST, or_blame=Blame.AGENT)},
+        {Leg.BOTH: Dies(Blame.CARRIER, Reason.LOST, others=((Blame.AGENT, Reason.LOST),))},
     ),
     Fault(
         "wind-up",

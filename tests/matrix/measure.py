@@ -13,13 +13,13 @@ from trio.testing import MockClock
 
 from tests.matrix.far_sides import memory_wire
 from tests.matrix.faults import Cell
-from tests.matrix.play import Played, play
+from tests.matrix.play import Played, network, play
 
 
 @cache
 def measured(cell: Cell) -> Played:
     """Play it, or remember how it went. Raises AssertionError where the relay has logged an error."""
-    with capture_logs() as lines:
+    with network(), capture_logs() as lines:
         played = trio.run(play, cell, memory_wire, clock=MockClock(autojump_threshold=0))
     assert [line for line in lines if line["log_level"] in ("error", "critical")] == []
     return played

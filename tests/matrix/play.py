@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -77,6 +78,16 @@ class Played:
     closed_at: float  # and none of our sockets is open any more
     tasks_left: list[str]
 
+    @property
+    def noticed_seconds(self) -> float:
+        """From the fault to the ending."""
+        return self.known_at - self.struck_at
+
+    @property
+    def closed_seconds(self) -> float:
+        """From the ending to the last of our sockets."""
+        return self.closed_at - self.known_at
+
 
 class Victim(Conversation):
     """The call that is struck, as its faults know it."""
@@ -126,19 +137,29 @@ class Node(Desk):
         super().__init__(nursery, calls, profile=AGENT, tools=TOOLS)
         self._wire = wire
         self._talks: dict[str, Conversation] = {}  # by call id
+        self._far_streams: list[BreakableStream] = []
 
     async def open_agent(self) -> relay.legs.Leg:
         """As the service does."""
         return await open_agent_leg(AGENT_URL, headers={}, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
-    async def connect(self, _host: str, _port: int) -> Any:
-        """What stands for the network: a connection to the agent of the call that dials."""
-        await trio.lowlevel.checkpoint()
+    def dialled(self) -> Any:
+        """A connection to the agent of the call that dials."""
         talk = self._talks[structlog.contextvars.get_contextvars()["call_id"]]  # its tasks carry its id
-        ours, theirs = self._wire()
-        talk.our_streams.append(ours)
+        ours, theirs = self._connect(talk)
         self.nursery.start_soon(talk.be_agent, theirs)
         return ours
+
+    def _connect(self, talk: Conversation) -> tuple[Any, BreakableStream]:
+        ours, theirs = self._wire()
+        talk.our_streams.append(ours)
+        self._far_streams.append(theirs)
+        return ours, theirs
+
+    async def clear_away(self) -> None:
+        """Close what the far sides have left open."""
+        for stream in self._far_streams:
+            await trio.aclose_forcefully(stream.inner)
 
     async def place_call(self, number: int, talks: Callable[[Line, str, str], Talk]) -> Talk:
         """A call whose phone was answered and whose stream has come."""
@@ -148,8 +169,7 @@ class Node(Desk):
         talk = self._talks[line.record.id] = talks(line, sid, stream_sid)
         assert await self.board.document(line.record.id, 0) is Document.CONNECT
         assert await self.board.admit(line.record.id, 0, sid) is line
-        ours, theirs = self._wire()
-        talk.our_streams.append(ours)
+        ours, theirs = self._connect(talk)
         async with trio.open_nursery() as joining:
             joining.start_soon(answer_upgrade, ours)
             websocket = await connect_websocket(self.nursery, theirs, **OPTIONS)
@@ -177,12 +197,26 @@ class Node(Desk):
         )
 
 
+_NODE: ContextVar[Node] = ContextVar("node")
+
+
+async def _open_tcp(_host: str, _port: int) -> Any:
+    await trio.lowlevel.checkpoint()
+    return _NODE.get().dialled()
+
+
+def network() -> AbstractContextManager[object]:
+    """Around all that is played: what the relay dials is the agent of the call that dials."""
+    return mock.patch.object(relay.legs, "open_tcp", _open_tcp)
+
+
 async def play(cell: Cell, wire: Wire) -> Played:
-    """Strike one of two live calls, and see what becomes of both."""
+    """Strike one of two live calls, and see what becomes of both; within `network()`."""
     async with trio.open_nursery() as nursery:
         async with trio.open_nursery() as calls:
             node = Node(nursery, calls, wire)
-            with mock.patch.object(relay.legs, "open_tcp", node.connect), trio.fail_after(NEVER_SECONDS):
+            _NODE.set(node)
+            with trio.fail_after(NEVER_SECONDS):
                 victim = await node.place_call(1, partial(Victim, node, cell))
                 victim.may_end.set()
                 bystander = await node.place_call(2, partial(Conversation, nursery, at=_goes_on))
@@ -192,6 +226,7 @@ async def play(cell: Cell, wire: Wire) -> Played:
                 await node.board.wait_idle()
             tasks_left = sorted(task.name for task in calls.child_tasks)
             struck, other = await node.outcome(victim), await node.outcome(bystander)
+        await node.clear_away()
         nursery.cancel_scope.cancel()
     return Played(struck, other, victim.struck_at, known_at, closed_at, tasks_left)
 
