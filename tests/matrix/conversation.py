@@ -24,7 +24,7 @@ FRAME_SECONDS = 0.2  # ten times what Twilio sends, so that a call is played in 
 READY_AFTER_SECONDS = 0.6
 GREETING_FRAMES = 18  # the opening is struck after the first pong, so that the far side is held to the next
 REPLY_FRAMES = 6
-ECHO_SECONDS = 0.3  # from a mark to its echo: the silence before the first word delays what is played
+ECHO_SECONDS = 0.05  # from the end of what is played to the echo of its mark
 OPTIONS = {"message_queue_size": QUEUE, "max_message_size": 2**22}
 
 _SERIAL = itertools.count()
@@ -82,10 +82,11 @@ class Conversation:
         self.to_agent = Audio()
         self.to_phone = Audio()
         self.may_end = trio.Event()  # until then the agent talks on
-        self.goodbye_begun = False
         self._nursery = nursery
         self._at = at
         self._names = itertools.count()
+        self._plays_until = 0.0
+        self._sessions = 0
 
     # ---- the phone ---------------------------------------------------------------------------------------
 
@@ -111,13 +112,15 @@ class Conversation:
             match message["event"]:
                 case "media":
                     payload = message["media"]["payload"]
+                    seconds = len(base64.b64decode(payload)) / 8000
+                    self._plays_until = max(self._plays_until, trio.current_time()) + seconds
                     if payload.startswith("M"):  # a number in ASCII; our silence and our clips are none
                         self.to_phone.came.append((payload, trio.current_time()))
                 case "mark":
-                    self._nursery.start_soon(self._echo, message["mark"])
+                    self._nursery.start_soon(self._echo, message["mark"], self._plays_until)
 
-    async def _echo(self, mark: dict[str, str]) -> None:
-        await trio.sleep(ECHO_SECONDS)
+    async def _echo(self, mark: dict[str, str], played_at: float) -> None:
+        await trio.sleep_until(max(played_at, trio.current_time()) + ECHO_SECONDS)
         await said(self.phone, event="mark", streamSid=self.stream_sid, mark=mark)
 
     # ---- the agent ---------------------------------------------------------------------------------------
@@ -125,7 +128,8 @@ class Conversation:
     async def be_agent(self, stream: BreakableStream) -> None:
         """Accept one session and hold it to its end."""
         socket = await accept_websocket(self._nursery, stream, **OPTIONS)
-        session = Session(FarSide(socket, stream), self)
+        session = Session(FarSide(socket, stream), self, is_first=not self._sessions)
+        self._sessions += 1
         self.agent = session.far
         async with trio.open_nursery() as nursery:
             nursery.start_soon(session.converse, self._at)
@@ -140,9 +144,12 @@ class Conversation:
 class Session:
     """One session of the agent's."""
 
-    def __init__(self, far: FarSide, call: Conversation) -> None:
+    def __init__(self, far: FarSide, call: Conversation, *, is_first: bool) -> None:
         self.far = far
         self._call = call
+        self._is_first = is_first
+        self._session: dict[str, Any] = {}
+        self._id = call.fresh_name()
         self._mouth = trio.Lock()  # one reply at a time
         self._configured = trio.Event()
         self._hears = trio.Event()
@@ -154,12 +161,16 @@ class Session:
             while message := await hear(self.far):
                 match message["type"]:
                     case "session.update":
+                        self._session = message["session"]
+                        self._configured.set()
+                    case "session.resume":
+                        self._id = message["session_id"]
                         self._configured.set()
                     case "input.audio":
                         self._call.to_agent.came.append((message["audio"], trio.current_time()))
                         self._hears.set()
                     case "tool.result":
-                        self._results[message["call_id"]].set()
+                        self._results.setdefault(message["call_id"], trio.Event()).set()
                     case "reply.create":
                         nursery.start_soon(self._speak, REPLY_FRAMES)
                     case "session.end":
@@ -171,16 +182,21 @@ class Session:
         await self._configured.wait()
         await trio.sleep(READY_AFTER_SECONDS)
         await at(Moment.BEFORE_READY)
-        await said(self.far, type="session.ready", session_id="s1")
-        await self._speak(GREETING_FRAMES, lambda: at(Moment.OPENING))
+        await said(self.far, type="session.ready", session_id=self._id, resume_token=f"token of {self._id}")
+        if "greeting" in self._session:
+            await self._speak(GREETING_FRAMES, lambda: at(Moment.OPENING))
         await self._hears.wait()
+        if self._is_first:
+            await self._talk(at)
+        await self._use("end_call")
+        await self._speak(REPLY_FRAMES, lambda: at(Moment.FAREWELL))
+
+    async def _talk(self, at: Callable[[Moment], Awaitable[None]]) -> None:
         while not self._call.may_end.is_set():
             await self._speak(REPLY_FRAMES)
         await self._speak(REPLY_FRAMES, lambda: at(Moment.MID_SPEECH))
         await self._use("book", lambda: at(Moment.TOOL_RUNNING))
         await self._speak(REPLY_FRAMES)
-        await self._use("end_call")
-        await self._speak(REPLY_FRAMES, lambda: at(Moment.FAREWELL))
 
     async def _speak(self, frames: int, before_the_end: Callable[[], Awaitable[None]] | None = None) -> None:
         async with self._mouth:
@@ -197,12 +213,12 @@ class Session:
 
     async def _use(self, tool: str, while_it_runs: Callable[[], Awaitable[None]] | None = None) -> None:
         name = self._call.fresh_name()
-        self._results[name] = trio.Event()
+        result = self._results[name] = trio.Event()
         await said(self.far, type="tool.call", call_id=name, name=tool, arguments={})
         if while_it_runs:
             await trio.sleep(FRAME_SECONDS)
             await while_it_runs()
-        await self._results[name].wait()
+        await result.wait()
 
 
 async def said(far: Far, **message: Any) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 
 from relay.outcomes import Blame, Ending, Reason
+from relay.sessions import READY_SECONDS
 from relay.switchboard import WIND_UP_SECONDS
 from relay.wire.callbacks import CarrierStatus
 from tests.far_ends import TEXT, frame
@@ -61,10 +62,27 @@ class Dies:
 class Survives:
     """The call goes on to its goodbye, and the timeline of its record has a line about the fault."""
 
-    noted: str
+    noted: str | None
+    is_whole: bool = True  # no frame is lost, but for a moment without an agent
+
+
+@dataclass(frozen=True)
+class Mendable:
+    """What another session of the agent's can make good, where it is to be had."""
+
+    gone: Dies
+    back: Survives = Survives("agent lost", is_whole=False)
 
 
 Verdict: TypeAlias = Dies | Survives
+Verdicts: TypeAlias = Mapping["Leg", Verdict | Mendable]
+
+
+class After(Enum):
+    """What becomes of the agent behind a loss that can be mended."""
+
+    GONE = "for good"  # whoever dials it again is not answered
+    BACK = "back"  # and gives the session to its token
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +91,8 @@ class Fault:
 
     name: str
     strike: Callable[[Victim, FarSide], Awaitable[None]]
-    verdicts: Mapping[Leg, Verdict]
-    but: Mapping[tuple[Leg, Moment], Verdict] = field(default_factory=dict)  # where the moment matters
+    verdicts: Verdicts
+    but: Mapping[tuple[Leg, Moment], Verdict | Mendable] = field(default_factory=dict)  # where it matters
     at_handshake: bool = False  # instead of the answer to the upgrade: `strike` has the bare stream
 
 
@@ -85,14 +103,12 @@ class Cell:
     fault: Fault
     leg: Leg
     moment: Moment
-
-    @property
-    def verdict(self) -> Verdict:
-        """What the table says becomes of the call."""
-        return self.fault.but.get((self.leg, self.moment), self.fault.verdicts[self.leg])
+    after: After | None
+    verdict: Verdict  # what the table says becomes of the call
 
     def __str__(self) -> str:
-        return f"{self.leg.value}-{self.moment.value}-{self.fault.name}".replace(" ", "-")
+        words = [self.leg.value, self.moment.value, self.fault.name, self.after.value if self.after else ""]
+        return "-".join(words).strip("-").replace(" ", "-")
 
 
 def cells() -> Iterator[Cell]:
@@ -101,7 +117,16 @@ def cells() -> Iterator[Cell]:
         for leg in fault.verdicts:
             for moment in Moment:
                 if not fault.at_handshake or moment is Moment.BEFORE_READY:
-                    yield Cell(fault, leg, moment)
+                    yield from _cells_at(fault, leg, moment)
+
+
+def _cells_at(fault: Fault, leg: Leg, moment: Moment) -> Iterator[Cell]:
+    match fault.but.get((leg, moment), fault.verdicts[leg]):
+        case Mendable(gone, back):
+            yield Cell(fault, leg, moment, After.GONE, gone)
+            yield Cell(fault, leg, moment, After.BACK, back)
+        case verdict:
+            yield Cell(fault, leg, moment, None, verdict)
 
 
 # ---- how it goes wrong -------------------------------------------------------------------------------------
@@ -218,18 +243,40 @@ async def cut(victim: Victim, _: FarSide) -> None:
 
 # ---- what becomes of the call ------------------------------------------------------------------------------
 
-PROTOCOL: Final = {
-    Leg.PHONE: Dies(Blame.CARRIER, Reason.PROTOCOL),
-    Leg.AGENT: Dies(Blame.AGENT, Reason.PROTOCOL),
-}
-LOST: Final = {Leg.PHONE: Dies(Blame.CARRIER, Reason.LOST), Leg.AGENT: Dies(Blame.AGENT, Reason.LOST)}
-NOT_READY: Final = Dies(Blame.AGENT, Reason.NOT_READY, within_seconds=8.0, forced=True)
 PONG_SECONDS: Final = 8.0  # ping and its pong: the longest that a far end can be gone unseen
 MEDIA_SECONDS: Final = 5.1  # without a frame of the carrier's
 WINDOW_SECONDS: Final = 7.1  # the next ping finds the window shut, and may not leave within 2 s
-SILENT: Final = {
+SEARCH_SECONDS: Final = READY_SECONDS  # for another session of the agent's
+APOLOGY_SECONDS: Final = 2.5  # to be heard, behind what the phone still plays
+
+
+def fails(reason: Reason, seen_seconds: float = 0.1, *, forced: bool = False) -> Dies:
+    """The agent is given up, and the callee hears an apology."""
+    return Dies(Blame.AGENT, reason, seen_seconds + APOLOGY_SECONDS, forced)
+
+
+def missed(reason: Reason, seen_seconds: float = 0.1) -> Mendable:
+    """The agent is missed, and another session is looked for."""
+    return Mendable(fails(reason, seen_seconds + SEARCH_SECONDS))
+
+
+def at_first(reason: Reason) -> Mendable:
+    """There was no session yet: the second attempt shares the first one's time, and nothing was lost."""
+    return Mendable(fails(reason, SEARCH_SECONDS), Survives(None, is_whole=False))
+
+
+BEFORE_READY: Final = (Leg.AGENT, Moment.BEFORE_READY)
+PROTOCOL: Final[Verdicts] = {
+    Leg.PHONE: Dies(Blame.CARRIER, Reason.PROTOCOL),
+    Leg.AGENT: fails(Reason.PROTOCOL),
+}
+LOST: Final[Verdicts] = {Leg.PHONE: Dies(Blame.CARRIER, Reason.LOST), Leg.AGENT: missed(Reason.LOST)}
+LOST_AT_FIRST: Final = {BEFORE_READY: at_first(Reason.LOST)}
+LEFT: Final[Verdicts] = {Leg.PHONE: Dies(Blame.CARRIER, Reason.LOST), Leg.AGENT: fails(Reason.LOST)}
+NOT_READY: Final = fails(Reason.NOT_READY, READY_SECONDS, forced=True)
+SILENT: Final[Verdicts] = {
     Leg.PHONE: Dies(Blame.CARRIER, Reason.SILENT, MEDIA_SECONDS, forced=True),
-    Leg.AGENT: Dies(Blame.AGENT, Reason.SILENT, PONG_SECONDS, forced=True),
+    Leg.AGENT: missed(Reason.SILENT, PONG_SECONDS),
 }
 # All was said: the goodbye counts, though its echo may be missing.
 SAID: Final = Dies(Blame.NOBODY, Reason.GOODBYE, MEDIA_SECONDS, forced=True)
@@ -237,48 +284,35 @@ UNREAD: Final = Survives("unreadable message")
 
 
 FAULTS: Final = [
-    *(
-        Fault(name, closes(code), LOST)
-        for name, code in [
-            ("clean close", 1000),
-            ("close 1001", 1001),
-            ("close 1008", 1008),
-            ("close 1011", 1011),
-            ("close 1013", 1013),
-            ("close 4000", 4000),
-        ]
-    ),
-    Fault("FIN without a close frame", fin, LOST),
-    Fault("RST", rst, LOST),
-    Fault("half-close", half_closes, LOST),
+    Fault("clean close", closes(1000), LEFT),
+    Fault("close 1001", closes(1001), LOST, LOST_AT_FIRST),
+    Fault("close 1008", closes(1008), LEFT),
+    Fault("close 1011", closes(1011), LOST, LOST_AT_FIRST),
+    Fault("close 1013", closes(1013), LOST, LOST_AT_FIRST),
+    Fault("close 4000", closes(4000), LEFT),
+    Fault("FIN without a close frame", fin, LOST, LOST_AT_FIRST),
+    Fault("RST", rst, LOST, LOST_AT_FIRST),
+    Fault("half-close", half_closes, LOST, LOST_AT_FIRST),
     Fault(
         "stops reading",
         stops_reading,
         {
             Leg.PHONE: Dies(Blame.CARRIER, Reason.STALLED, WINDOW_SECONDS, forced=True),
-            Leg.AGENT: Dies(Blame.AGENT, Reason.STALLED, WINDOW_SECONDS, forced=True),
+            Leg.AGENT: missed(Reason.STALLED, WINDOW_SECONDS),
         },
-        # What it had to say was heard before anybody missed its ear.
-        {(Leg.AGENT, Moment.FAREWELL): SAID},
+        {
+            BEFORE_READY: at_first(Reason.STALLED),
+            # What it had to say was heard before anybody missed its ear.
+            (Leg.AGENT, Moment.FAREWELL): SAID,
+        },
     ),
     Fault(
         "stops writing",
         stops_writing,
         SILENT,
-        {
-            (Leg.AGENT, Moment.BEFORE_READY): NOT_READY,
-            (Leg.PHONE, Moment.FAREWELL): SAID,
-        },
+        {BEFORE_READY: NOT_READY, (Leg.PHONE, Moment.FAREWELL): SAID},
     ),
-    Fault(
-        "one byte a second",
-        drips,
-        SILENT,
-        {
-            (Leg.AGENT, Moment.BEFORE_READY): NOT_READY,
-            (Leg.PHONE, Moment.FAREWELL): SAID,
-        },
-    ),
+    Fault("one byte a second", drips, SILENT, {BEFORE_READY: NOT_READY, (Leg.PHONE, Moment.FAREWELL): SAID}),
     Fault("garbage text", says(1, "{nope"), {Leg.PHONE: UNREAD, Leg.AGENT: UNREAD}),
     Fault("garbage text ten times", says(RUBBISH, "{nope"), PROTOCOL),
     Fault("JSON of a wrong shape", misshapes, {Leg.PHONE: UNREAD, Leg.AGENT: UNREAD}),
@@ -294,35 +328,42 @@ FAULTS: Final = [
     Fault(
         "fatal session.error",
         session_error("session_expired"),
-        {Leg.AGENT: Dies(Blame.AGENT, Reason.ERROR)},
-        {(Leg.AGENT, Moment.BEFORE_READY): Dies(Blame.AGENT, Reason.REFUSED)},
+        {Leg.AGENT: fails(Reason.ERROR)},
+        {BEFORE_READY: fails(Reason.REFUSED)},
+    ),
+    Fault(
+        "passing session.error",
+        session_error("at_capacity"),
+        {Leg.AGENT: missed(Reason.ERROR)},
+        {BEFORE_READY: at_first(Reason.REFUSED)},
     ),
     Fault(
         "session.error of no weight",
         session_error("invalid_value"),
         {Leg.AGENT: Survives("session error")},
-        {(Leg.AGENT, Moment.BEFORE_READY): Dies(Blame.AGENT, Reason.REFUSED)},
+        {BEFORE_READY: fails(Reason.REFUSED)},
     ),
     Fault("mute after TCP accept", accepts_and_is_mute, {Leg.AGENT: NOT_READY}, at_handshake=True),
     Fault(
         "401 at the handshake",
         answers("401 Unauthorized"),
-        {Leg.AGENT: Dies(Blame.AGENT, Reason.UNAUTHORIZED)},
+        {Leg.AGENT: fails(Reason.UNAUTHORIZED)},
         at_handshake=True,
     ),
-    *(
-        Fault(name, answers(status), {Leg.AGENT: Dies(Blame.AGENT, Reason.REFUSED)}, at_handshake=True)
-        for name, status in [
-            ("404 at the handshake", "404 Not Found"),
-            ("503 at the handshake", "503 Service Unavailable"),
-            ("200 instead of 101", "200 OK"),
-        ]
+    Fault(
+        "404 at the handshake",
+        answers("404 Not Found"),
+        {Leg.AGENT: fails(Reason.REFUSED)},
+        at_handshake=True,
     ),
     Fault(
-        "RST of both legs",
-        both_reset,
-        {Leg.BOTH: Dies(Blame.CARRIER, Reason.LOST, others=((Blame.AGENT, Reason.LOST),))},
+        "503 at the handshake",
+        answers("503 Service Unavailable"),
+        {Leg.AGENT: at_first(Reason.REFUSED)},
+        at_handshake=True,
     ),
+    Fault("200 instead of 101", answers("200 OK"), {Leg.AGENT: fails(Reason.REFUSED)}, at_handshake=True),
+    Fault("RST of both legs", both_reset, {Leg.BOTH: Dies(Blame.CARRIER, Reason.LOST)}),
     Fault(
         "wind-up",
         wound_up,

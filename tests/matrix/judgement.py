@@ -23,9 +23,9 @@ def judge(verdict: Verdict, played: Played, *, slack_seconds: float = LOOK_SECON
     match verdict:
         case Dies() as dies:
             _judge_end(played, dies, slack_seconds)
-        case Survives(noted):
-            _judge_goodbye(played.struck, slack_seconds)
-            assert noted in played.struck.events
+        case Survives(noted, is_whole):
+            _judge_goodbye(played.struck, slack_seconds, is_whole=is_whole)
+            assert noted is None or noted in played.struck.events
     _judge_goodbye(played.bystander, slack_seconds)
     for call in (played.struck, played.bystander):
         assert call.records == 1
@@ -43,10 +43,10 @@ def _judge_end(played: Played, dies: Dies, slack_seconds: float) -> None:
     assert all(at - played.closed_at <= told_seconds + slack_seconds for at in call.told_at)
 
 
-def _judge_goodbye(call: Outcome, slack_seconds: float) -> None:
+def _judge_goodbye(call: Outcome, slack_seconds: float, *, is_whole: bool = True) -> None:
     """Nothing of the call was lost, or late."""
     assert (call.ending.blame, call.ending.reason) == (Blame.NOBODY, Reason.GOODBYE), call.ending
     assert call.frames_came
-    assert call.frames_lost == []
+    assert not is_whole or call.frames_lost == []
     assert call.frames_unheard <= LAST_FRAMES
     assert call.latest_seconds <= LATE_SECONDS + slack_seconds

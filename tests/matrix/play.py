@@ -25,13 +25,13 @@ from relay.legs import accept_phone_leg, open_agent_leg
 from relay.line import Line
 from relay.outcomes import Ending
 from relay.switchboard import Document
-from relay.tools import Tool
-from relay.tools.builtin import Appointments, builtin_tools
+from relay.tools.builtin import end_call
+from relay.tools.functions import tool
 from relay.wire.callbacks import CarrierStatus, StatusCallback
 from tests.far_ends import AGENT_URL, answer_upgrade
 from tests.matrix.conversation import OPTIONS, Conversation
 from tests.matrix.far_sides import BreakableStream, FarSide, Wire, connect_websocket
-from tests.matrix.faults import Cell, Leg, Moment
+from tests.matrix.faults import After, Cell, Leg, Moment
 from tests.test_switchboard import PROFILE, Desk
 
 TOOL_SECONDS = 1.0  # that the tool of the conversation takes
@@ -40,15 +40,14 @@ LOOK_SECONDS = 0.01  # between two looks at what nobody announces
 NEVER_SECONDS = 60.0  # longer than anything here may take
 
 
-async def _book(_arguments: object) -> str:
+@tool
+async def book() -> str:
+    """Book."""
     await trio.sleep(TOOL_SECONDS)
     return "booked"
 
 
-TOOLS = (
-    builtin_tools(Appointments())["end_call"],
-    Tool("book", "book", {"type": "object", "properties": {}}, _book),
-)
+TOOLS = (end_call, book)
 AGENT = PROFILE.model_copy(update={"tools": tuple(tool.name for tool in TOOLS)})
 
 
@@ -94,12 +93,12 @@ class Victim(Conversation):
 
     def __init__(self, desk: Desk, cell: Cell, line: Line, sid: str, stream_sid: str) -> None:
         super().__init__(desk.nursery, line, sid, stream_sid, at=self._live)
-        self.struck_at = 0.0
+        self.struck_at: float | None = None
         self._desk = desk
         self._cell = cell
 
     async def _live(self, moment: Moment) -> None:
-        if self._cell.moment is moment and not self._cell.fault.at_handshake:
+        if self._cell.moment is moment and self.struck_at is None:
             await self._strike(self.phone if self._cell.leg is Leg.PHONE else self.agent)
 
     async def _strike(self, far: FarSide) -> None:
@@ -112,10 +111,10 @@ class Victim(Conversation):
             await self._cell.fault.strike(self, far)
 
     async def be_agent(self, stream: BreakableStream) -> None:
-        """As any other one, unless it is the handshake that fails."""
-        if self._cell.fault.at_handshake:
+        """As any other one, unless it is the handshake that fails, or the agent is gone for good."""
+        if self.struck_at is None and self._cell.fault.at_handshake:
             await self._strike(FarSide(None, stream))
-        else:
+        elif self.struck_at is None or self._cell.after is After.BACK:
             await super().be_agent(stream)
 
     async def carrier_says(self, status: CarrierStatus) -> None:
@@ -139,9 +138,10 @@ class Node(Desk):
         self._talks: dict[str, Conversation] = {}  # by call id
         self._far_streams: list[BreakableStream] = []
 
-    async def open_agent(self) -> relay.legs.Leg:
+    async def open_agent(self, resume_token: str | None = None) -> relay.legs.Leg:
         """As the service does."""
-        return await open_agent_leg(AGENT_URL, headers={}, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        headers = {"Authorization": resume_token or "key"}
+        return await open_agent_leg(AGENT_URL, headers=headers, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
     def dialled(self) -> Any:
         """A connection to the agent of the call that dials."""
@@ -228,6 +228,7 @@ async def play(cell: Cell, wire: Wire) -> Played:
             struck, other = await node.outcome(victim), await node.outcome(bystander)
         await node.clear_away()
         nursery.cancel_scope.cancel()
+    assert victim.struck_at is not None
     return Played(struck, other, victim.struck_at, known_at, closed_at, tasks_left)
 
 

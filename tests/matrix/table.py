@@ -17,7 +17,7 @@ from tests.matrix.measure import measured
 PAGE: Final = Path(__file__).parent.parent.parent / "docs" / "reliability.md"
 BEGIN: Final = "<!-- matrix: written by `make matrix` -->"
 END: Final = "<!-- /matrix -->"
-HEADS: Final = ("fault", "leg", "when", "the call", "known after", "at most", "closed after")
+HEADS: Final = ("fault", "leg", "when", "the call", "over after", "at most", "closed after")
 
 
 def with_table(page: str) -> str:
@@ -41,9 +41,11 @@ def _fate(cell: Cell) -> str:
     match cell.verdict:
         case Dies() as dies:
             endings = [(dies.blame, dies.reason), *dies.others]
-            return f"ends: {' or '.join(f'`{blame.value}` `{reason.value}`' for blame, reason in endings)}"
+            fate = f"ends: {' or '.join(f'`{blame.value}` `{reason.value}`' for blame, reason in endings)}"
+            return f"{fate}, where no other session is to be had" if cell.after else fate
         case Survives(noted):
-            return f"goes on; noted as “{noted}”"
+            fate = "goes on in another session" if cell.after else "goes on"
+            return f"{fate}; noted as “{noted}”" if noted else fate
 
 
 def _when(group: list[Cell]) -> str:
