@@ -16,7 +16,7 @@ import trio
 
 from relay.actions import Action, OpenSession, RetryWithoutVoice
 from relay.dialogue import Dialogue
-from relay.legs import HandshakeRefused, Leg
+from relay.legs import HandshakeRefused, Leg, Take
 from relay.outcomes import Blame, Ending, LegClosed, Reason, WireError
 from relay.profiles import resume
 from relay.session_faults import Fault, handshake_refused, socket_lost
@@ -43,7 +43,8 @@ class AgentHalf:
         terms: Terms,
         dialogue: Dialogue,
         perform: Callable[[Sequence[Action]], None],
-        unread: Callable[[Blame, int, WireError], Ending | None],
+        take: Take,
+        unread: Callable[[Leg, WireError], Ending | None],
         end: Callable[[Ending], None],
         diary: Diary,
     ) -> None:
@@ -54,6 +55,7 @@ class AgentHalf:
         self._session = dict(terms.session)
         self._dialogue = dialogue
         self._perform = perform
+        self._take = take
         self._unread = unread
         self._end = end
         self._diary = diary
@@ -151,19 +153,17 @@ class AgentHalf:
         return resume(self._session, list(self._past), heard=opens.heard)
 
     async def _pump(self, leg: Leg) -> None:
-        unreadable = 0
         try:
             while self.leg is leg:  # one read may hold more than what made us give it up
-                text = await leg.receive()
+                text = await leg.receive(self._take)
                 now = trio.current_time()
                 try:
                     message = agent_wire.decode(text)
                 except WireError as problem:
-                    unreadable += 1
-                    if ending := self._unread(Blame.AGENT, unreadable, problem):
+                    if ending := self._unread(leg, problem):
                         self._lose(Fault(ending))
                     continue
-                unreadable = 0
+                leg.unreadable = 0
                 self.received_at = now
                 if isinstance(message, agent_wire.SessionReady):
                     self._name = (message.session_id, message.resume_token)

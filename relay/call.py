@@ -81,6 +81,7 @@ class Call:
             terms=terms,
             dialogue=self._dialogue,
             perform=self._perform,
+            take=self._play,
             unread=self._unread,
             end=self.end,
             diary=diary,
@@ -171,33 +172,34 @@ class Call:
     # ---- the phone -------------------------------------------------------------------------------
 
     async def _pump_phone(self) -> None:
-        unreadable = 0
+        leg = self._phone
         try:
             while True:
-                text = await self._phone.receive()
+                text = await leg.receive(self._forward)
                 now = trio.current_time()
                 try:
                     message = phone_wire.decode(text)
                 except WireError as problem:
-                    unreadable += 1
-                    if ending := self._unread(Blame.CARRIER, unreadable, problem):
+                    if ending := self._unread(leg, problem):
                         self.end(ending)
                     continue
-                unreadable = 0
+                leg.unreadable = 0
                 if isinstance(message, phone_wire.Media):
                     self._last_media_at = now
                 self._perform(self._dialogue.on_phone(message, now))
         except LegClosed as lost:
             self.end(lost.ending)
 
-    def _unread(self, blame: Blame, in_a_row: int, problem: WireError) -> Ending | None:
+    def _unread(self, leg: Leg, problem: WireError) -> Ending | None:
         """Count a message of either far end; too many in a row are a fault of its leg."""
         self.unreadable += 1
-        if in_a_row == 1:
-            self._diary.noted("unreadable message", {"leg": blame.value})
-        if in_a_row < UNREADABLE_MESSAGES:
+        leg.unreadable += 1
+        if leg.unreadable == 1:
+            self._diary.noted("unreadable message", {"leg": leg.blame.value})
+        if leg.unreadable < UNREADABLE_MESSAGES:
             return None
-        return Ending(blame, Reason.PROTOCOL, f"{in_a_row} unreadable messages in a row: {problem}")
+        detail = f"{leg.unreadable} unreadable messages in a row: {problem}"
+        return Ending(leg.blame, Reason.PROTOCOL, detail)
 
     async def _tend(self, care: Callable[[], Awaitable[NoReturn]]) -> None:
         """Write to the phone or ping it until it is lost."""
@@ -205,6 +207,44 @@ class Call:
             await care()
         except LegClosed as lost:
             self.end(lost.ending)
+
+    # ---- audio straight across -------------------------------------------------------------------
+
+    # Nearly every message is audio that only has to be sent on. These take it off its leg before a task is
+    # woken for it, and leave whatever else there is, also what cannot be read, to the task that reads it.
+
+    def _forward(self, text: bytes) -> bool:
+        """Take a frame of the callee's that only has to be sent on."""
+        try:
+            message = phone_wire.decode(text)
+        except WireError:
+            return False
+        if not isinstance(message, phone_wire.Media) or not self._dialogue.forwards(message):
+            return False
+        self._last_media_at = trio.current_time()
+        self._to_agent(message.media.payload)
+        return True
+
+    def _play(self, text: bytes) -> bool:
+        """Take a chunk of the agent's that only has to be sent on. Raises LegClosed, the phone's."""
+        try:
+            message = agent_wire.decode(text)
+        except WireError:
+            return False
+        if not isinstance(message, agent_wire.ReplyAudio):
+            return False
+        if not self._dialogue.plays(message, trio.current_time()):
+            return False
+        self._to_phone(message.data)
+        return True
+
+    def _to_agent(self, payload: str) -> None:
+        self._agent.send(agent_wire.input_audio(payload))
+        self.frames_to_agent += 1
+
+    def _to_phone(self, payload: str) -> None:
+        self._phone.send(phone_wire.media(self._stream_sid, payload))
+        self.frames_to_phone += 1
 
     # ---- doing what the dialogue says ------------------------------------------------------------
 
@@ -218,11 +258,9 @@ class Call:
         """Do it now, in order: no await between what was decided and what is sent. Raises LegClosed."""
         for action in actions:
             if isinstance(action, ForwardToAgent):
-                self._agent.send(agent_wire.input_audio(action.payload))
-                self.frames_to_agent += 1
+                self._to_agent(action.payload)
             elif isinstance(action, PlayOnPhone):
-                self._phone.send(phone_wire.media(self._stream_sid, action.payload))
-                self.frames_to_phone += 1
+                self._to_phone(action.payload)
             else:
                 self._perform_seldom(action)
         if self._dialogue.deadline < self._alarm_at:

@@ -105,14 +105,12 @@ class Dialogue:
     def on_phone(self, message: phone.PhoneMessage, now: float) -> Sequence[Action]:
         """Answer one message of the carrier's."""
         if isinstance(message, phone.Media):
+            if self.forwards(message):
+                return (ForwardToAgent(message.media.payload),)
             if message.stream_sid != self._stream_sid:
                 return self._foreign()
-            if message.media.track != "inbound":
-                return ()
-            if self._stage is not _Stage.OPEN:
-                self.tally.early_frames += self._stage is not _Stage.LEAVING
-                return ()
-            return (ForwardToAgent(message.media.payload),)
+            self.tally.early_frames += message.media.track == "inbound" and self._stage is not _Stage.LEAVING
+            return ()
         match message:
             case phone.Unrecognised(event):
                 self.tally.unknown_events += 1
@@ -135,6 +133,11 @@ class Dialogue:
                 return (_end(Blame.CALLEE, Reason.HUNG_UP, "stop"),)
             case _:
                 assert_never(message)
+
+    def forwards(self, frame: phone.Media) -> bool:
+        """Whether a frame goes to the agent; nothing else follows from it then."""
+        is_ours = frame.stream_sid == self._stream_sid and frame.media.track == "inbound"
+        return is_ours and self._stage is _Stage.OPEN
 
     def _foreign(self) -> Sequence[Action]:
         self.tally.foreign_messages += 1
@@ -244,7 +247,16 @@ class Dialogue:
             self._replies.start(reply_id)
         return ()
 
+    def plays(self, chunk: agent.ReplyAudio, now: float) -> bool:
+        """Whether a chunk goes on with what is being heard; it counts as sent then, and that is all."""
+        goes_on = self._stage is _Stage.OPEN and self._replies.is_heard(chunk.reply_id)
+        if goes_on:
+            self._playout.sent(payload_seconds(chunk.data), now)
+        return goes_on
+
     def _reply_audio(self, message: agent.ReplyAudio, now: float) -> Sequence[Action]:
+        if self.plays(message, now):
+            return (PlayOnPhone(message.data),)
         reply = self._replies.active
         if reply is None or message.reply_id != reply.id:
             reply = self._replies.owner_of(message.reply_id) if self.is_ready else None

@@ -22,6 +22,7 @@ from websockets.protocol import State
 from websockets.uri import WebSocketURI, parse_uri
 
 from relay.framing import ClientFraming, Framing, ServerFraming
+from relay.listening import Ear, Listening
 from relay.outcomes import Blame, LegClosed, Reason
 from relay.streams import SocketStream, TLSStream, open_tcp, open_tls
 
@@ -36,6 +37,7 @@ _READ_BYTES = 64 * 1024
 _PING = b"relay"  # what a pong must bring back: an unsolicited one proves nothing about our pings
 
 Direction: TypeAlias = Literal["in", "out"]
+Take: TypeAlias = Callable[[bytes], bool]
 Tap: TypeAlias = Callable[[Direction, bytes], None]
 
 
@@ -66,7 +68,11 @@ class Leg:
         binary_allowed: bool = False,
         outbox_bytes: int = OUTBOX_BYTES,
         tap: Tap | None = None,
+        listening: Listening | None = None,
     ) -> None:
+        """`listening` needs a stream of `relay.streams`."""
+        self._taker: Take | None = None  # of the reader that is waiting
+        self.unreadable = 0  # messages in a row that the reader could make nothing of; the reader counts
         self._answers_pings = False
         self._ping_is_out = False
         self.tap = tap
@@ -76,6 +82,10 @@ class Leg:
         self._binary_allowed = binary_allowed
         self._outbox_limit = outbox_bytes
         self._send_nowait: Callable[[bytes], int] | None = getattr(stream, "send_nowait", None)
+        self._ear: Ear | None = None
+        if listening is not None:
+            assert isinstance(stream, SocketStream | TLSStream)
+            self._ear = Ear(listening, stream, self._take_at_once)
         self._inbox: deque[bytes] = deque()  # the messages of one read, so at most _READ_BYTES
         self._fragments: bytearray | None = None  # of an unfinished message; the framing bounds it
         self._outbox: deque[bytes] = deque()
@@ -87,15 +97,24 @@ class Leg:
 
     # ---- reading ---------------------------------------------------------------------------------
 
-    async def receive(self) -> bytes:
-        """The next text message, checked to be UTF-8. Raises LegClosed when there will be no more."""
+    async def receive(self, take: Take | None = None) -> bytes:
+        """The next text message, checked to be UTF-8. Raises LegClosed when there will be no more.
+
+        `take` is shown most messages first, without waking the caller, and says whether it took them. What it
+        raises is raised here.
+        """
+        self._taker = take
         while not self._inbox:
             if self._is_over:
                 raise self._loss()
             try:
-                chunk = await self._stream.receive_some(_READ_BYTES)
+                chunk = await (
+                    self._stream.receive_some(_READ_BYTES) if self._ear is None else self._ear.receive()
+                )
             except (trio.BrokenResourceError, trio.ClosedResourceError) as lost:
                 raise self._lost(Reason.LOST, f"{lost.__cause__ or lost!r}") from lost
+            if self._take_at_once(chunk):
+                continue
             text = self._framing.take_text(chunk)
             if text is not None:
                 self.last_opcode = Opcode.TEXT
@@ -108,6 +127,16 @@ class Leg:
                 self._framing.receive_eof()
             self._digest()
         return self._inbox.popleft()
+
+    def _take_at_once(self, chunk: bytes | bytearray) -> bool:
+        """Whether a chunk was a lone message that the reader took; never past a tap, which sees the order."""
+        if self._taker is None or self.tap is not None:
+            return False
+        text = self._framing.take_text(chunk)
+        if text is None or not self._taker(text):
+            return False
+        self.unreadable = 0
+        return True
 
     def _digest(self) -> None:
         """Take what the framing has read, and answer the far end's pings and its close frame."""
@@ -274,6 +303,8 @@ class Leg:
 
     async def abort(self) -> None:
         """Close the socket at once; nothing happens where it is closed already."""
+        if self._ear is not None:
+            self._ear.close()
         await trio.aclose_forcefully(self._stream)
 
     async def _drain(self) -> None:
@@ -287,12 +318,14 @@ class Leg:
             self._framing.data_to_send()
 
 
-def accept_phone_leg(stream: SocketStream) -> Leg:
+def accept_phone_leg(stream: SocketStream, listening: Listening | None = None) -> Leg:
     """The carrier's stream, whose upgrade was already answered."""
-    return Leg(Blame.CARRIER, stream, ServerFraming(PHONE_MESSAGE_BYTES))
+    return Leg(Blame.CARRIER, stream, ServerFraming(PHONE_MESSAGE_BYTES), listening=listening)
 
 
-async def open_agent_leg(url: str, *, headers: Mapping[str, str], tls: ssl.SSLContext) -> Leg:
+async def open_agent_leg(
+    url: str, *, headers: Mapping[str, str], tls: ssl.SSLContext, listening: Listening | None = None
+) -> Leg:
     """Dial the agent. The caller holds the deadline; a cancelled or failed dial leaves no socket.
 
     Raises HandshakeRefused for an HTTP answer other than 101, LegClosed (UNREACHABLE) for everything else.
@@ -307,13 +340,18 @@ async def open_agent_leg(url: str, *, headers: Mapping[str, str], tls: ssl.SSLCo
     except (OSError, trio.BrokenResourceError) as problem:
         raise LegClosed(Blame.AGENT, Reason.UNREACHABLE, f"{problem.__cause__ or problem}") from problem
     try:
-        return await _shake_hands(stream, address, headers)
+        return await _shake_hands(stream, address, headers, listening)
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
 
 
-async def _shake_hands(stream: trio.abc.Stream, address: WebSocketURI, headers: Mapping[str, str]) -> Leg:
+async def _shake_hands(
+    stream: trio.abc.Stream,
+    address: WebSocketURI,
+    headers: Mapping[str, str],
+    listening: Listening | None = None,
+) -> Leg:
     framing = ClientFraming(address, max_size=AGENT_MESSAGE_BYTES)
     request = framing.connect()
     for name, value in headers.items():
@@ -331,7 +369,7 @@ async def _shake_hands(stream: trio.abc.Stream, address: WebSocketURI, headers: 
         raise LegClosed(Blame.AGENT, Reason.UNREACHABLE, f"{problem.__cause__ or problem!r}") from problem
     match framing.handshake_exc:
         case None:
-            leg = Leg(Blame.AGENT, stream, framing)
+            leg = Leg(Blame.AGENT, stream, framing, listening=listening)
             leg._digest()  # frames that came in one piece with the answer
             return leg
         case InvalidStatus() as refused:

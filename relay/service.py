@@ -25,6 +25,7 @@ from relay.compliance import Rulebook, RulebookError, load_rulebook
 from relay.dialer import Dialer, open_dialer
 from relay.gatekeeper import Gatekeeper, rule_time_from
 from relay.legs import Leg, open_agent_leg
+from relay.listening import Listening, open_listening
 from relay.meter import Meter
 from relay.outcomes import Blame, LegClosed, Reason
 from relay.probe import Probe
@@ -87,6 +88,7 @@ async def serve(
             open_spool(store, settings.data_dir / "spool") as spool,
             _open_dialer(settings, clock) as carrier,
             aclosing(roster.web),
+            open_listening() as listening,
             trio.open_nursery() as last,
         ):
             async with trio.open_nursery() as front:
@@ -95,7 +97,7 @@ async def serve(
                         house=house,
                         calls=calls,
                         carrier=carrier,
-                        open_agent=agent_opener(settings),
+                        open_agent=agent_opener(settings, listening),
                         store=store,
                         spool=spool,
                         gatekeeper=Gatekeeper(store, rulebook, clock=clock, rule_time=rule_time),
@@ -114,7 +116,7 @@ async def serve(
                     last.start_soon(meter.watch_loop, name="loop lag")
                     app = create_app(
                         webhook_routes(switchboard, trust),
-                        stream_routes(switchboard, trust),
+                        stream_routes(switchboard, trust, listening),
                         health_routes(switchboard),
                         metrics_routes(meter.metrics),
                         *_operators(house, trust, switchboard, store, rulebook, roster, clock, rule_time),
@@ -260,7 +262,7 @@ async def _say_whom_we_wait_for(switchboard: Switchboard) -> None:
         )
 
 
-def agent_opener(settings: Settings) -> OpenAgent:
+def agent_opener(settings: Settings, listening: Listening | None = None) -> OpenAgent:
     """Dials the agent's socket; LegClosed (UNREACHABLE) after AGENT_DIAL_SECONDS.
 
     A lost session is asked for at the same host, with its own token instead of the key.
@@ -272,7 +274,9 @@ def agent_opener(settings: Settings) -> OpenAgent:
     async def open_agent(resume_token: str | None) -> Leg:
         headers = {"Authorization": f"Bearer {resume_token or key}"}
         with trio.move_on_after(AGENT_DIAL_SECONDS):
-            return await open_agent_leg(settings.assemblyai_ws_url, headers=headers, tls=tls)
+            return await open_agent_leg(
+                settings.assemblyai_ws_url, headers=headers, tls=tls, listening=listening
+            )
         raise LegClosed(Blame.AGENT, Reason.UNREACHABLE, f"no answer within {AGENT_DIAL_SECONDS:g} s")
 
     return open_agent

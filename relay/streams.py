@@ -97,6 +97,17 @@ class _NonBlockingStream(trio.abc.Stream):
             if received is not None:
                 return received
 
+    @property
+    def holds_bytes(self) -> bool:
+        """Whether bytes were taken from the kernel that nobody has received yet: it will not tell of them."""
+        return False
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        """What has come, without waiting: None is nothing, `b""` the end. Raises as `receive_some`."""
+        if self.socket.fileno() == -1:
+            raise trio.ClosedResourceError("this stream was closed")
+        return self._receive(max_bytes)
+
     def send_nowait(self, data: bytes) -> int:
         """Hand bytes over without waiting: how many were accepted, 0 when it would block.
 
@@ -229,9 +240,13 @@ class TLSStream(_NonBlockingStream):
             else:
                 return
 
+    @property
+    def holds_bytes(self) -> bool:
+        """Whether OpenSSL does: the descriptor would not become readable for them."""
+        return self.socket.pending() > 0
+
     async def _wait_readable(self) -> None:
-        # What OpenSSL has already taken from the kernel would never make the descriptor readable again.
-        if self.socket.pending():
+        if self.holds_bytes:
             await trio.lowlevel.checkpoint()
         else:
             await trio.lowlevel.wait_readable(self.socket)

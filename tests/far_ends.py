@@ -17,6 +17,7 @@ from trio.lowlevel import ParkingLot
 from websockets.uri import parse_uri
 
 from relay.legs import Leg, _shake_hands, accept_phone_leg
+from relay.listening import Listening
 from relay.outcomes import LegClosed
 
 AGENT_URL = "ws://agent.test/v1/ws"
@@ -239,13 +240,15 @@ class FarEnd:
 QUEUE = 4096  # messages that the far end holds unread; more than any test sends
 
 
-async def join_phone_leg(nursery: trio.Nursery, ours: Any, theirs: Any) -> tuple[Leg, FarEnd]:
+async def join_phone_leg(
+    nursery: trio.Nursery, ours: Any, theirs: Any, listening: Listening | None = None
+) -> tuple[Leg, FarEnd]:
     """A phone leg, and the carrier's end of it. The nursery must outlive both."""
     made: list[Leg] = []
 
     async def accept() -> None:
         await answer_upgrade(ours)
-        made.append(accept_phone_leg(ours))
+        made.append(accept_phone_leg(ours, listening))
 
     async with trio.open_nursery() as joining:
         joining.start_soon(accept)
@@ -255,7 +258,9 @@ async def join_phone_leg(nursery: trio.Nursery, ours: Any, theirs: Any) -> tuple
     return made[0], FarEnd(far, theirs)
 
 
-async def join_agent_leg(nursery: trio.Nursery, ours: Any, theirs: Any) -> tuple[Leg, FarEnd]:
+async def join_agent_leg(
+    nursery: trio.Nursery, ours: Any, theirs: Any, listening: Listening | None = None
+) -> tuple[Leg, FarEnd]:
     """An agent leg, and the agent's end of it. The nursery must outlive both."""
     accepted: list[FarEnd] = []
 
@@ -267,7 +272,7 @@ async def join_agent_leg(nursery: trio.Nursery, ours: Any, theirs: Any) -> tuple
 
     async with trio.open_nursery() as joining:
         joining.start_soon(accept)
-        leg = await _shake_hands(ours, parse_uri(AGENT_URL), {"Authorization": "Bearer key"})
+        leg = await _shake_hands(ours, parse_uri(AGENT_URL), {"Authorization": "Bearer key"}, listening)
     return leg, accepted[0]
 
 

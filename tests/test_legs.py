@@ -31,6 +31,7 @@ from relay.legs import (
     accept_phone_leg,
     open_agent_leg,
 )
+from relay.listening import open_listening
 from relay.outcomes import Blame, LegClosed, Reason
 from relay.streams import SocketStream, TLSStream
 from tests.far_ends import (
@@ -101,6 +102,9 @@ KINDS = [
     "agent-waiting-memory",
     "agent-raw",
     "agent-tls",
+    "phone-listening",
+    "agent-listening",
+    "agent-listening-tls",
 ]
 
 
@@ -117,17 +121,17 @@ def open_leg(request: pytest.FixtureRequest, contexts: tuple[ssl.SSLContext, ssl
                 pair: tuple[Any, Any] = memory_pair()
             case "waiting-memory":
                 pair = memory_pair(nowait=False)
-            case "raw":
+            case "raw" | "listening":
                 pair = raw_pair()
             case _:
                 pair = await tls_pair(*contexts)
-        async with trio.open_nursery() as nursery:
-            leg, far = await join(nursery, *pair)
+        async with open_listening() as listening, trio.open_nursery() as nursery:
+            leg, far = await join(nursery, *pair, listening if "listening" in transport else None)
             writer = Writer(leg)
             nursery.start_soon(writer.run)
             yield leg, far, writer
-            for stream in pair:
-                await trio.aclose_forcefully(stream)
+            await leg.abort()
+            await trio.aclose_forcefully(pair[1])
             nursery.cancel_scope.cancel()
 
     return open_one

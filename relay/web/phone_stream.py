@@ -11,6 +11,7 @@ from quart import Blueprint, abort, websocket
 
 from relay.legs import Leg, accept_phone_leg
 from relay.line import Line
+from relay.listening import Listening
 from relay.outcomes import Blame, Ending, LegClosed, Reason, WireError
 from relay.switchboard import Switchboard
 from relay.web.edge import DetachRefused
@@ -26,7 +27,7 @@ POLICY_VIOLATION = 1008
 log = structlog.get_logger()
 
 
-def stream_routes(switchboard: Switchboard, trust: Trust) -> Blueprint:
+def stream_routes(switchboard: Switchboard, trust: Trust, listening: Listening | None = None) -> Blueprint:
     """`/twilio-stream`."""
     routes = Blueprint("phone_stream", __name__)
     pending = trio.CapacityLimiter(PENDING_STREAMS)
@@ -60,7 +61,7 @@ def stream_routes(switchboard: Switchboard, trust: Trust) -> Blueprint:
             log.warning("stream refused", reason=str(refused))
             abort(400)
         await websocket.accept()
-        leg = accept_phone_leg(connection.take())
+        leg = accept_phone_leg(connection.take(), listening)
         try:
             with trio.move_on_after(START_SECONDS):
                 line, start = await _wait_start(leg, switchboard, trust)

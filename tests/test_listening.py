@@ -1,0 +1,180 @@
+"""One task listens for all: what can be taken at once wakes nobody, and everything else reaches its reader.
+
+Must not know WebSockets or calls: sockets, bytes, and who is told of them.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import pytest
+import trio
+import trio.testing
+
+from relay.listening import Ear, Listening, open_listening
+from relay.streams import SocketStream
+from tests.far_ends import connected_sockets
+
+
+def refuse(_: bytes) -> bool:
+    return False
+
+
+async def ear_on(
+    listening: Listening | None, take: Callable[[bytes], bool] = refuse
+) -> tuple[Ear, SocketStream, socket.socket]:
+    """An ear, its stream, and the other end."""
+    assert listening is not None
+    here, there = connected_sockets()
+    stream = SocketStream(here)
+    return Ear(listening, stream, take), stream, there
+
+
+async def test_what_is_taken_wakes_nobody_and_the_rest_comes_in_order() -> None:
+    taken: list[bytes] = []
+
+    def take(chunk: bytes) -> bool:
+        if chunk.startswith(b"take"):
+            taken.append(chunk)
+        return chunk.startswith(b"take")
+
+    async with open_listening() as listening:
+        ear, stream, far = await ear_on(listening, take)
+        with far:
+            async with stream:
+                for text in (b"take 1", b"take 2", b"leave 1", b"take 3"):
+                    far.sendall(text)
+                    if text == b"leave 1":
+                        assert await ear.receive() == text
+                    else:
+                        with trio.move_on_after(0.05) as waited:
+                            await ear.receive()
+                        assert waited.cancelled_caught
+                assert taken == [b"take 1", b"take 2", b"take 3"]
+                far.shutdown(socket.SHUT_WR)
+                assert await ear.receive() == b""
+                ear.close()
+
+
+async def test_what_taking_raises_is_raised_where_the_bytes_are_waited_for() -> None:
+    def take(chunk: bytes) -> bool:
+        raise KeyError(chunk)
+
+    async with open_listening() as listening:
+        broken, broken_stream, broken_far = await ear_on(listening, take)
+        sound, sound_stream, sound_far = await ear_on(listening)
+        broken_far.sendall(b"bug")
+        with pytest.raises(KeyError):
+            await broken.receive()
+        sound_far.sendall(b"others hear on")
+        assert await sound.receive() == b"others hear on"
+        for ear, stream, far in ((broken, broken_stream, broken_far), (sound, sound_stream, sound_far)):
+            ear.close()
+            await stream.aclose()
+            far.close()
+
+
+async def test_a_cancelled_reader_has_lost_nothing_and_nobody_spins_meanwhile() -> None:
+    heard = 0
+
+    async with open_listening() as listening:
+        ear, stream, far = await ear_on(listening)
+        hear = ear.hear
+
+        def counted() -> None:
+            nonlocal heard
+            heard += 1
+            hear()
+
+        ear.hear = counted  # type: ignore[method-assign]
+        with trio.move_on_after(0.01):
+            await ear.receive()
+        far.sendall(b"meanwhile")
+        await trio.sleep(0.05)
+        assert heard == 1  # then it was forgotten
+        assert await ear.receive() == b"meanwhile"
+        ear.close()
+        await stream.aclose()
+        far.close()
+
+
+async def test_what_was_taken_may_cancel_the_reader() -> None:
+    scope = trio.CancelScope()
+
+    def take(_: bytes) -> bool:
+        scope.cancel()
+        return True
+
+    async with open_listening() as listening:
+        ear, stream, far = await ear_on(listening, take)
+        far.sendall(b"the last frame")
+        with scope:
+            await ear.receive()
+        assert scope.cancelled_caught
+        ear.close()
+        await stream.aclose()
+        far.close()
+
+
+async def test_closing_tells_the_reader_and_a_reset_breaks() -> None:
+    async with open_listening() as listening:
+        ear, stream, far = await ear_on(listening)
+        async with trio.open_nursery() as nursery:
+
+            async def read() -> None:
+                with pytest.raises(trio.ClosedResourceError):
+                    await ear.receive()
+
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            with pytest.raises(trio.BusyResourceError):
+                await ear.receive()
+            ear.close()
+            await stream.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await ear.receive()
+        far.close()
+
+        ear, stream, far = await ear_on(listening)
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        far.close()
+        with pytest.raises(trio.BrokenResourceError):
+            await ear.receive()
+        ear.close()
+        await stream.aclose()
+
+
+async def test_a_descriptor_given_to_another_socket_is_heard_by_its_new_owner() -> None:
+    async with open_listening() as listening:
+        seen = set()
+        for number in range(5):
+            ear, stream, far = await ear_on(listening)
+            seen.add(stream.socket.fileno())
+            far.sendall(b"%d" % number)
+            assert await ear.receive() == b"%d" % number
+            ear.close()
+            await stream.aclose()
+            far.close()
+        assert len(seen) < 5
+
+
+async def test_one_turn_hears_more_sockets_than_one_poll_brings() -> None:
+    async with open_listening() as listening:
+        ears = [await ear_on(listening) for _ in range(20)]
+        came: list[bytes] = []
+
+        async def read(ear: Ear) -> None:
+            came.append(await ear.receive())
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("relay.listening._AT_ONCE", 3)
+            async with trio.open_nursery() as nursery:
+                for number, (ear, _, far) in enumerate(ears):
+                    nursery.start_soon(read, ear)
+                    far.sendall(b"%d" % number)
+        assert sorted(came, key=int) == [b"%d" % number for number in range(20)]
+        for ear, stream, far in ears:
+            ear.close()
+            await stream.aclose()
+            far.close()
