@@ -115,10 +115,7 @@ async def serve(
                     last.start_soon(reconciler.run, name="reconciler")
                     last.start_soon(meter.watch_loop, name="loop lag")
                     app = create_app(
-                        webhook_routes(switchboard, trust),
-                        stream_routes(switchboard, trust, listening),
-                        health_routes(switchboard),
-                        metrics_routes(meter.metrics),
+                        *_public(trust, switchboard, meter, listening),
                         *_operators(house, trust, switchboard, store, rulebook, roster, clock, rule_time),
                     )
                     bound = await _listen(front, partial(serve_edge, app, settings.bind, stop=stop))
@@ -129,6 +126,18 @@ async def serve(
                     calls.cancel_scope.cancel()
                 stop.set()
             last.cancel_scope.cancel()
+
+
+def _public(
+    trust: Trust, switchboard: Switchboard, meter: Meter, listening: Listening | None
+) -> tuple[Routes, ...]:
+    """Everything that asks for no operator's token."""
+    return (
+        webhook_routes(switchboard, trust),
+        stream_routes(switchboard, trust, listening),
+        health_routes(switchboard),
+        metrics_routes(meter.metrics),
+    )
 
 
 def _operators(
