@@ -95,7 +95,7 @@ class Reconciler:
         lines = [line for line in self._switchboard.lines if line.record.kept]  # the ledger knows of them
         if not lines:
             return
-        fences = await self._store.renew(self._node, LEASE_SECONDS)
+        fences = await self._store.renew(self._node, [line.record.id for line in lines], LEASE_SECONDS)
         for line in lines:
             if line.record.status is not Status.ENDED and fences.get(line.record.id) != line.record.fence:
                 self._lost(line)

@@ -6,7 +6,7 @@ Must not know HTTP or real time: the carrier is a class, the store is the one in
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -190,9 +190,9 @@ class CountingStore(MemoryStore):
         self._look()
         return await super().claim(call_id, node, lease_seconds)
 
-    async def renew(self, node: str, lease_seconds: float) -> dict[str, int]:
+    async def renew(self, node: str, call_ids: Collection[str], lease_seconds: float) -> dict[str, int]:
         self._look()
-        return await super().renew(node, lease_seconds)
+        return await super().renew(node, call_ids, lease_seconds)
 
     async def orphans(self, node: str, lease_seconds: float, limit: int) -> list[CallRecord]:
         self._look()

@@ -14,12 +14,14 @@ from relay.store.ledger import (
     Written,
 )
 from relay.store.memory import MemoryStore
-from relay.store.records import CallRecord, Status, StoreError, TranscriptLine
+from relay.store.records import CallRecord, Entry, Kind, Status, StoreError, TranscriptLine
 from relay.store.spool import Spool, open_spool
 
 __all__ = [
     "LEASE_SECONDS",
     "CallRecord",
+    "Entry",
+    "Kind",
     "ListEntry",
     "Listing",
     "MemoryStore",

@@ -5,7 +5,7 @@ Knows no database; `MemoryStore` and `SqlStore` keep these promises, and one sui
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -14,12 +14,17 @@ from typing import Any, Protocol
 from relay.compliance.case import OWN_LIST, Consent, DialRequest, Facts, Revocation
 from relay.compliance.gate import Permit, Refused
 from relay.store.chain import SealedEntry, Verification
-from relay.store.records import CallRecord, Progress
+from relay.store.records import CallRecord, Entry, Progress
 
 LEASE_SECONDS = 30.0  # a node that was silent for so long has lost its calls
 PAST_LIMIT_SECONDS = 30.0  # past its own time limit a call is anybody's to hang up, whoever holds it
 
 Judge = Callable[[Facts], Permit | Refused]
+
+
+def stream_nonce(call_id: str, attempt: int) -> str:
+    """What is spent when a stream begins; nonces are kept for longer than any call lasts."""
+    return f"stream:{call_id}:{attempt}"
 
 
 class Written(StrEnum):
@@ -38,8 +43,12 @@ class WishKind(StrEnum):
     GOODBYE = "goodbye"
     HANG_UP = "hang-up"
     STOP = "stop"  # the number was put on the suppression list, or took its consent back
-    CALLBACK = "callback"  # the carrier told another node something
+    CALLBACK = "callback"  # the carrier told another node how far it has come
     KEY = "key"  # a key pressed during the disclosure, posted to another node
+    FETCHED = "fetched"  # another node has served the document, or refused to
+    ANSWERED_BY = "answered-by"  # the verdict of the carrier's answering-machine detection
+    STREAM_LOST = "stream-lost"  # the carrier has given the stream up
+    NOTED = "noted"  # lines for the diary, from somebody who may not write them
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +143,18 @@ class Store(Protocol):
     async def confirm(self, call_id: str, at: datetime) -> None:
         """The carrier says that the call is over: the one field written after the end."""
 
+    async def tell(self, call_id: str, entries: Sequence[Entry]) -> None:
+        """Add to a diary from any node: through the owner while the call lives, behind its end afterwards.
+
+        What the owner has not written down by the end goes behind it too. An erased call takes nothing.
+        """
+
+    async def unconfirmed(self, since: datetime, lease_seconds: float, limit: int) -> list[CallRecord]:
+        """Calls begun since then that have ended while the carrier has not said so; without their diaries.
+
+        Each is given to one node for the time of a lease, and to none while the lease of its call lasts.
+        """
+
     async def get(self, call_id: str) -> CallRecord | None:
         """One call, with its whole diary."""
 
@@ -154,13 +175,25 @@ class Store(Protocol):
     async def claim(self, call_id: str, node: str, lease_seconds: float) -> int | None:
         """The fence under which the node owns a live call that nobody else holds; None if it may not."""
 
-    async def renew(self, node: str, lease_seconds: float) -> dict[str, int]:
-        """Hold all calls of this node for longer; their fences. What is missing in there is another's now."""
+    async def renew(self, node: str, call_ids: Collection[str], lease_seconds: float) -> dict[str, int]:
+        """Hold these calls for longer; the fences of those that are this node's. No seconds: let them go."""
+
+    async def lost(self, node: str, call_ids: Collection[str]) -> set[str]:
+        """Which of these calls another node has by now."""
 
     async def take_over(self, call_id: str, attempt: int, node: str, lease_seconds: float) -> int | None:
         """The fence under which the node owns the call from this stream on, whoever held it before.
 
         None when the call has ended, or when somebody took it over for this attempt already.
+        """
+
+    async def take_stream(
+        self, call_id: str, attempt: int, sid: str, node: str, lease_seconds: float
+    ) -> int | None:
+        """The fence under which the node owns the call whose stream has begun there, whoever held it before.
+
+        Who held it already keeps its fence. None when the call has ended, is at another attempt, is known to
+        the carrier by another name, or when this stream has begun before, on whatever node.
         """
 
     async def orphans(self, node: str, lease_seconds: float, limit: int) -> list[CallRecord]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,7 +17,7 @@ import trio
 from relay.compliance.case import OWN_LIST, SPENDING, Consent, DialRequest, Facts, ListCopy, Revocation
 from relay.compliance.gate import Permit, Refused
 from relay.store.chain import SealedEntry, Verification, verify
-from relay.store.diary import heard_at, seal_fresh, unseal
+from relay.store.diary import as_fields, from_fields, heard_at, seal_fresh
 from relay.store.ledger import (
     LEASE_SECONDS,
     PAST_LIMIT_SECONDS,
@@ -31,53 +31,14 @@ from relay.store.ledger import (
     Wish,
     WishKind,
     Written,
+    stream_nonce,
 )
+from relay.store.memory_call import KeptCall
 from relay.store.memory_permits import Permits
-from relay.store.records import CallRecord, Kind, Progress, Status, StoreRefused
+from relay.store.records import CallRecord, Entry, Kind, Progress, Status, StoreRefused
 from relay.store.subjects import REMEMBERED, standing, subject_as_json
 
 KEPT_CALLS = 10_000  # the oldest ended ones are forgotten past that; some 30 kB a call with its timeline
-
-_DAWN = datetime.min.replace(tzinfo=UTC)  # before every lease
-
-
-@dataclass(slots=True, eq=False)
-class _Kept:
-    """A call as the ledger knows it: a copy of the record as it was last written, and the sealed diary."""
-
-    record: CallRecord
-    diary: list[SealedEntry] = field(default_factory=list)
-    lease_until: datetime = _DAWN
-    overdue_at: datetime | None = None
-    conversed_at: datetime | None = None
-    transcript_purged: bool = False
-    erased: bool = False
-
-    @property
-    def is_alive(self) -> bool:
-        return self.record.status is not Status.ENDED
-
-    @property
-    def head(self) -> str:
-        return self.diary[-1].link if self.diary else self.record.id
-
-    def seize(self, node: str, until: datetime) -> int:
-        self.record.owner, self.lease_until = node, until
-        self.record.fence += 1
-        return self.record.fence
-
-    def copy(self) -> CallRecord:
-        return replace(self.record, entries=unseal(self.diary), kept=len(self.diary))
-
-    def blank(self, kinds: Collection[Kind] = tuple(Kind)) -> None:
-        self.diary = [replace(e, body=None, salt=None) if e.kind in kinds else e for e in self.diary]
-
-    def empty(self) -> None:
-        self.blank()
-        self.erased = True
-        nothing: dict[str, Any] = {"counts": {}, "notices": [], "variables": {}, "to": ""}
-        ending = self.record.ending and replace(self.record.ending, detail="")
-        self.record = replace(self.record, **nothing, stream_sid=None, session_id=None, ending=ending)
 
 
 class MemoryStore(Store):
@@ -88,12 +49,12 @@ class MemoryStore(Store):
     ) -> None:
         self._kept = kept
         self._clock = clock
-        self._calls: dict[str, _Kept] = {}  # in the order in which they were added
+        self._calls: dict[str, KeptCall] = {}  # in the order in which they were added
         self._keys: dict[str, str] = {}
         self._sids: dict[str, str] = {}
         self._wishes: list[Wish] = []  # of live calls alone
         self._nonces: dict[str, datetime] = {}
-        self._calls_to: defaultdict[str, list[_Kept]] = defaultdict(list)  # by number, until it is erased
+        self._calls_to: defaultdict[str, list[KeptCall]] = defaultdict(list)  # by number, until it is erased
         self._permits = Permits()
         self._listed: list[ListEntry] = []
         self._copies: dict[str, datetime] = {}
@@ -111,7 +72,7 @@ class MemoryStore(Store):
                 return self._calls[self._keys[record.idempotency_key]].copy()
             self._keys[record.idempotency_key] = record.id
         self._forget()
-        kept = self._calls[record.id] = _Kept(replace(record, sid=None, status=Status.QUEUED, attempt=0))
+        kept = self._calls[record.id] = KeptCall(replace(record, sid=None, status=Status.QUEUED, attempt=0))
         if record.owner is not None:
             kept.lease_until = self._later(LEASE_SECONDS)
         self._calls_to[record.to].append(kept)
@@ -129,7 +90,7 @@ class MemoryStore(Store):
             self._sids.pop(kept.record.sid or "", None)
             self._detach(kept)
 
-    def _detach(self, kept: _Kept) -> None:
+    def _detach(self, kept: KeptCall) -> None:
         others = [other for other in self._calls_to.pop(kept.record.to, []) if other is not kept]
         if others:
             self._calls_to[kept.record.to] = others
@@ -146,11 +107,11 @@ class MemoryStore(Store):
         self._advance(kept, progress)
         return Written.KEPT
 
-    def _advance(self, kept: _Kept, progress: Progress) -> None:
+    def _advance(self, kept: KeptCall, progress: Progress) -> None:
         record = kept.record
         kept.diary += seal_fresh(progress, len(kept.diary), kept.head, record.started_at)
         kept.conversed_at = heard_at(progress.entries) or kept.conversed_at
-        record.answered_at = record.answered_at or progress.answered_at
+        record.answered_at = min(filter(None, (record.answered_at, progress.answered_at)), default=None)
         for name, value in progress.details.items():
             setattr(record, name, value)
         if progress.answered_at is not None and kept.overdue_at is None:
@@ -159,6 +120,9 @@ class MemoryStore(Store):
         record.raise_status(progress.status)
         if progress.ending is not None:
             record.ending, record.ended_at, record.status = progress.ending, progress.ended_at, Status.ENDED
+            for wish in self._wishes:
+                if wish.call_id == record.id and wish.kind is WishKind.NOTED:
+                    kept.add_late(from_fields(wish.fields["entries"]))
             self._wishes = [wish for wish in self._wishes if wish.call_id != record.id]
         if progress.sid is not None:
             self._learn(record, progress.sid)
@@ -178,6 +142,25 @@ class MemoryStore(Store):
         kept = self._calls.get(call_id)
         if kept is not None and kept.record.carrier_confirmed_at is None:
             kept.record.carrier_confirmed_at = at
+
+    async def tell(self, call_id: str, entries: Sequence[Entry]) -> None:
+        await trio.lowlevel.checkpoint()
+        kept = self._calls.get(call_id)
+        if kept is not None and kept.is_alive:
+            self._wishes.append(Wish(call_id, WishKind.NOTED, {"entries": as_fields(entries)}))
+        elif kept is not None:
+            kept.add_late(entries)
+
+    async def unconfirmed(self, since: datetime, lease_seconds: float, limit: int) -> list[CallRecord]:
+        await trio.lowlevel.checkpoint()
+        now, found = self._clock(), list[CallRecord]()
+        for kept in self._calls.values():
+            record = kept.record
+            silent = not kept.is_alive and record.sid is not None and record.carrier_confirmed_at is None
+            if silent and record.started_at > since and kept.lease_until <= now and len(found) < limit:
+                kept.lease_until = self._later(lease_seconds)
+                found.append(replace(record, kept=len(kept.diary)))
+        return found
 
     async def get(self, call_id: str) -> CallRecord | None:
         await trio.lowlevel.checkpoint()
@@ -206,7 +189,7 @@ class MemoryStore(Store):
     def _later(self, seconds: float) -> datetime:
         return self._clock() + timedelta(seconds=seconds)
 
-    def _alive(self) -> Iterator[_Kept]:
+    def _alive(self) -> Iterator[KeptCall]:
         return (kept for kept in self._calls.values() if kept.is_alive)
 
     async def claim(self, call_id: str, node: str, lease_seconds: float) -> int | None:
@@ -221,12 +204,18 @@ class MemoryStore(Store):
         kept.lease_until = until
         return kept.record.fence
 
-    async def renew(self, node: str, lease_seconds: float) -> dict[str, int]:
+    async def renew(self, node: str, call_ids: Collection[str], lease_seconds: float) -> dict[str, int]:
         await trio.lowlevel.checkpoint()
-        mine = [kept for kept in self._alive() if kept.record.owner == node]
+        named = (self._calls[call_id] for call_id in call_ids if call_id in self._calls)
+        mine = [kept for kept in named if kept.is_alive and kept.record.owner == node]
         for kept in mine:
             kept.lease_until = self._later(lease_seconds)
         return {kept.record.id: kept.record.fence for kept in mine}
+
+    async def lost(self, node: str, call_ids: Collection[str]) -> set[str]:
+        await trio.lowlevel.checkpoint()
+        known = {call_id: self._calls[call_id].record for call_id in call_ids if call_id in self._calls}
+        return {call_id for call_id, record in known.items() if record.owner not in (None, node)}
 
     async def take_over(self, call_id: str, attempt: int, node: str, lease_seconds: float) -> int | None:
         await trio.lowlevel.checkpoint()
@@ -235,6 +224,21 @@ class MemoryStore(Store):
             return None
         kept.record.attempt = attempt
         return kept.seize(node, self._later(lease_seconds))
+
+    async def take_stream(
+        self, call_id: str, attempt: int, sid: str, node: str, lease_seconds: float
+    ) -> int | None:
+        await trio.lowlevel.checkpoint()
+        kept, nonce = self._calls.get(call_id), stream_nonce(call_id, attempt)
+        if kept is None or not kept.is_alive or kept.record.attempt != attempt:
+            return None
+        if not self._learn(kept.record, sid) or nonce in self._nonces:
+            return None
+        self._nonces[nonce] = self._clock()
+        if kept.record.owner != node:
+            return kept.seize(node, self._later(lease_seconds))
+        kept.lease_until = self._later(lease_seconds)
+        return kept.record.fence
 
     async def orphans(self, node: str, lease_seconds: float, limit: int) -> list[CallRecord]:
         await trio.lowlevel.checkpoint()
@@ -367,7 +371,7 @@ class MemoryStore(Store):
     async def purge(self, retention: Retention, now: datetime) -> Purge:
         await trio.lowlevel.checkpoint()
 
-        def past(seconds: float) -> list[_Kept]:
+        def past(seconds: float) -> list[KeptCall]:
             ends = ((kept, kept.record.ended_at) for kept in self._calls.values() if not kept.is_alive)
             return [kept for kept, end in ends if end and end <= now - timedelta(seconds=seconds)]
 

@@ -6,7 +6,7 @@ Knows no SQL, no clock and no socket.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -54,11 +54,12 @@ class Kind(StrEnum):
     TOOL = "tool"
     COST = "cost"
     VERDICT = "verdict"  # the gate's word: by its digest before a dial, whole when it is asked again
-    ENDING = "ending"  # the final record: the last entry of every diary
+    ENDING = "ending"  # the final record: behind it stands only what came late
 
 
 # Of one call and each kind. Past that `events_left_out` says how many are missing, and the call goes on.
 ENTRIES_OF_A_KIND = 2000
+ENTRIES_OF_A_CALL = ENTRIES_OF_A_KIND * len(Kind)  # what comes after the end is dropped past that
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +198,11 @@ class CallRecord:
         A verdict that the ledger does not have beside the attempt comes with it, as `verdict`.
         """
         self._add(Kind.VERDICT, at, {"attempt": attempt, "digest": digest, "refusal": code, **whole})
+
+    def take_in(self, entries: Iterable[Entry]) -> None:
+        """Add what another node had to say of this call."""
+        for entry in entries:
+            self._add(entry.kind, entry.at, entry.body or {})
 
     def _add(self, kind: Kind, at: datetime, body: dict[str, Any]) -> None:
         self._room[kind] += 1

@@ -21,7 +21,7 @@ import structlog
 import trio
 
 from relay.store.ledger import ListEntry, Store, Written
-from relay.store.records import CallRecord, Progress, StoreError, StoreRefused
+from relay.store.records import CallRecord, Entry, Progress, StoreError, StoreRefused
 
 RETRY_SECONDS = 2.0  # between two looks whether the store is back
 WAITING_LINES = (
@@ -94,6 +94,18 @@ class Spool:
                 self._put("confirm", (call_id, at))
                 raise
         return self._put("confirm", (call_id, at))
+
+    async def tell(self, call_id: str, entries: Sequence[Entry]) -> None:
+        """As the store's."""
+        if self.problem is None:
+            try:
+                return await self._store.tell(call_id, entries)
+            except StoreError as problem:
+                self._is_down(problem)
+            except trio.Cancelled:
+                self._put("tell", (call_id, list(entries)))
+                raise
+        return self._put("tell", (call_id, list(entries)))
 
     async def suppress(self, entries: Sequence[ListEntry]) -> None:
         """As the store's. Until it is written no number is dialled at all, so that this one is not either."""
@@ -187,6 +199,8 @@ class Spool:
                     await self._store.write(msgspec.convert(what, Progress))
                 case "confirm":
                     await self._store.confirm(*msgspec.convert(what, tuple[str, datetime]))
+                case "tell":
+                    await self._store.tell(*msgspec.convert(what, tuple[str, list[Entry]]))
                 case "suppress":
                     await self._store.suppress(msgspec.convert(what, list[ListEntry]))
         except StoreRefused as problem:

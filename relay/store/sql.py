@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from relay.store import sql_calls, sql_holds, sql_subjects
 from relay.store.chain import SealedEntry, Verification
 from relay.store.ledger import Erasure, Judge, ListEntry, Purge, Retention, Store, Wish, WishKind, Written
 from relay.store.migrations import upgrade
-from relay.store.records import CallRecord, Progress, StoreError, StoreRefused
+from relay.store.records import CallRecord, Entry, Progress, StoreError, StoreRefused
 
 OPERATION_SECONDS = 5.0  # for one operation, the wait for its thread and connection included
 OPENING_SECONDS = 60.0  # for the migrations, another node's before ours included
@@ -96,6 +96,12 @@ class SqlStore(Store):
     async def confirm(self, call_id: str, at: datetime) -> None:
         await self._run(lambda c: sql_calls.confirm(c, call_id, at))
 
+    async def tell(self, call_id: str, entries: Sequence[Entry]) -> None:
+        await self._run(lambda c: sql_calls.tell(c, call_id, entries))
+
+    async def unconfirmed(self, since: datetime, lease_seconds: float, limit: int) -> list[CallRecord]:
+        return await self._run(lambda c: sql_holds.unconfirmed(c, since, lease_seconds, limit, _now(c)))
+
     async def get(self, call_id: str) -> CallRecord | None:
         return await self._run(lambda c: sql_calls.get(c, call_id))
 
@@ -116,12 +122,22 @@ class SqlStore(Store):
     async def claim(self, call_id: str, node: str, lease_seconds: float) -> int | None:
         return await self._run(lambda c: sql_holds.claim(c, call_id, node, lease_seconds, _now(c)))
 
-    async def renew(self, node: str, lease_seconds: float) -> dict[str, int]:
-        return await self._run(lambda c: sql_holds.renew(c, node, lease_seconds, _now(c)))
+    async def renew(self, node: str, call_ids: Collection[str], lease_seconds: float) -> dict[str, int]:
+        return await self._run(lambda c: sql_holds.renew(c, node, call_ids, lease_seconds, _now(c)))
+
+    async def lost(self, node: str, call_ids: Collection[str]) -> set[str]:
+        return await self._run(lambda c: sql_holds.lost(c, node, call_ids))
 
     async def take_over(self, call_id: str, attempt: int, node: str, lease_seconds: float) -> int | None:
         return await self._run(
             lambda c: sql_holds.take_over(c, call_id, attempt, node, lease_seconds, _now(c))
+        )
+
+    async def take_stream(
+        self, call_id: str, attempt: int, sid: str, node: str, lease_seconds: float
+    ) -> int | None:
+        return await self._run(
+            lambda c: sql_holds.take_stream(c, call_id, attempt, sid, node, lease_seconds, _now(c))
         )
 
     async def orphans(self, node: str, lease_seconds: float, limit: int) -> list[CallRecord]:

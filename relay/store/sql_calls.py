@@ -14,10 +14,18 @@ import sqlalchemy as sa
 
 from relay.outcomes import Blame, Ending, Reason
 from relay.store.chain import SealedEntry, Verification, canonical, verify
-from relay.store.diary import heard_at, seal_fresh, unseal
-from relay.store.ledger import LEASE_SECONDS, PAST_LIMIT_SECONDS, Written
-from relay.store.records import CallRecord, Entry, Kind, Progress, Status, StoreRefused
-from relay.store.tables import attempts, calls, entries
+from relay.store.diary import as_fields, from_fields, heard_at, seal, seal_fresh, unseal
+from relay.store.ledger import LEASE_SECONDS, PAST_LIMIT_SECONDS, WishKind, Written
+from relay.store.records import (
+    ENTRIES_OF_A_CALL,
+    CallRecord,
+    Entry,
+    Kind,
+    Progress,
+    Status,
+    StoreRefused,
+)
+from relay.store.tables import attempts, calls, entries, wishes
 
 _SEALED = tuple(SealedEntry.__dataclass_fields__)  # the columns of an entry, besides the call's id
 _CHUNK = 1000  # rows in one INSERT: far below what either database allows in parameters
@@ -71,6 +79,8 @@ def write(connection: sa.Connection, progress: Progress) -> Written:
     if row.fence != progress.fence:
         return Written.STALE
     _advance(connection, row, progress)
+    if progress.ending is not None:
+        _append_told(connection, progress.call_id)
     return Written.KEPT
 
 
@@ -80,9 +90,11 @@ def _row(connection: sa.Connection, call_id: str) -> Any:
 
 def _advance(connection: sa.Connection, row: Any, progress: Progress) -> None:
     here = calls.c.id == progress.call_id
+    fresh = seal_fresh(progress, row.length, row.head, row.started_at)
     values: dict[str, Any] = {
-        **_append(connection, row, progress),
-        "answered_at": row.answered_at or progress.answered_at,
+        **_append(connection, row, fresh),
+        "conversed_at": heard_at(progress.entries) or row.conversed_at,
+        "answered_at": min(filter(None, (row.answered_at, progress.answered_at)), default=None),
         "details": canonical(progress.details),
     }
     if progress.answered_at is not None and row.overdue_at is None:
@@ -105,17 +117,39 @@ def _advance(connection: sa.Connection, row: Any, progress: Progress) -> None:
         learn_sid(connection, progress.call_id, progress.sid)
 
 
-def _append(connection: sa.Connection, row: Any, progress: Progress) -> dict[str, Any]:
-    """Add the entries that are not there yet, and answer with what that makes of the call."""
-    fresh = seal_fresh(progress, row.length, row.head, row.started_at)
+def _append(connection: sa.Connection, row: Any, fresh: Sequence[SealedEntry]) -> dict[str, Any]:
+    """Add these entries, and answer with what that makes of the call."""
     rows = [{"call_id": row.id} | {name: getattr(entry, name) for name in _SEALED} for entry in fresh]
     for start in range(0, len(rows), _CHUNK):
         connection.execute(entries.insert(), rows[start : start + _CHUNK])
-    return {
-        "length": row.length + len(fresh),
-        "head": fresh[-1].link if fresh else row.head,
-        "conversed_at": heard_at(progress.entries) or row.conversed_at,
-    }
+    return {"length": row.length + len(fresh), "head": fresh[-1].link if fresh else row.head}
+
+
+def tell(connection: sa.Connection, call_id: str, told: Sequence[Entry]) -> None:
+    """Leave these entries for the owner, or put them behind the end."""
+    row = _row(connection, call_id)
+    if row is None:
+        return
+    if row.rank >= Status.ENDED.rank:
+        _append_late(connection, row, told)
+    else:
+        fields = canonical({"entries": as_fields(told)})
+        connection.execute(wishes.insert().values(call_id=call_id, kind=WishKind.NOTED.value, fields=fields))
+
+
+def _append_told(connection: sa.Connection, call_id: str) -> None:
+    """The owner did not come to write these down before the end."""
+    noted = (wishes.c.call_id == call_id) & (wishes.c.kind == WishKind.NOTED.value)
+    found = connection.execute(sa.select(wishes.c.fields).where(noted).order_by(wishes.c.id)).scalars()
+    told = [entry for fields in found for entry in from_fields(json.loads(fields)["entries"])]
+    connection.execute(wishes.delete().where(noted))
+    _append_late(connection, _row(connection, call_id), told)
+
+
+def _append_late(connection: sa.Connection, row: Any, told: Sequence[Entry]) -> None:
+    if told and not row.erased and row.length + len(told) <= ENTRIES_OF_A_CALL:
+        values = _append(connection, row, seal(told, row.length, row.head))
+        connection.execute(calls.update().where(calls.c.id == row.id).values(values))
 
 
 def learn_sid(connection: sa.Connection, call_id: str, sid: str) -> bool:
@@ -159,7 +193,12 @@ def under_key(connection: sa.Connection, key: str) -> CallRecord | None:
 def recent(connection: sa.Connection, limit: int) -> list[CallRecord]:
     """The newest calls, without their diaries."""
     newest = sa.select(calls).order_by(calls.c.started_at.desc(), calls.c.id.desc()).limit(limit)
-    return [_record(row, []) for row in connection.execute(newest)]
+    return listed(connection, newest)
+
+
+def listed(connection: sa.Connection, wanted: sa.Select[Any]) -> list[CallRecord]:
+    """Calls without their diaries."""
+    return [_record(row, []) for row in connection.execute(wanted)]
 
 
 def dials_since(connection: sa.Connection, at: datetime) -> int:

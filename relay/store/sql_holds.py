@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from relay.store import sql_calls
 from relay.store.chain import canonical
-from relay.store.ledger import Wish, WishKind
+from relay.store.ledger import Wish, WishKind, stream_nonce
 from relay.store.records import CallRecord, Status
 from relay.store.tables import calls, nonces, wishes
 
@@ -37,11 +37,20 @@ def claim(
     return fence
 
 
-def renew(connection: sa.Connection, node: str, lease_seconds: float, now: datetime) -> dict[str, int]:
-    """Hold on to everything that is still one's own."""
+def renew(
+    connection: sa.Connection, node: str, call_ids: Collection[str], lease_seconds: float, now: datetime
+) -> dict[str, int]:
+    """Hold on to what of these is still one's own."""
     until = now + timedelta(seconds=lease_seconds)
-    held = calls.update().where(calls.c.owner == node, _ALIVE).values(lease_until=until)
+    mine = calls.c.id.in_(call_ids) & (calls.c.owner == node) & _ALIVE
+    held = calls.update().where(mine).values(lease_until=until)
     return {row.id: row.fence for row in connection.execute(held.returning(calls.c.id, calls.c.fence))}
+
+
+def lost(connection: sa.Connection, node: str, call_ids: Collection[str]) -> set[str]:
+    """What of these is another's."""
+    anothers = sa.select(calls.c.id).where(calls.c.id.in_(call_ids), calls.c.owner != node)
+    return set(connection.execute(anothers).scalars())
 
 
 def take_over(
@@ -51,6 +60,30 @@ def take_over(
     until = now + timedelta(seconds=lease_seconds)
     taken = _seize(node, until).where(calls.c.id == call_id, _ALIVE, calls.c.attempt < attempt)
     return connection.execute(taken.values(attempt=attempt)).scalar()
+
+
+def take_stream(
+    connection: sa.Connection,
+    call_id: str,
+    attempt: int,
+    sid: str,
+    node: str,
+    lease_seconds: float,
+    now: datetime,
+) -> int | None:
+    """Take a call with its stream. The row stays locked: of two at once the later one finds the nonce."""
+    here = calls.c.id == call_id
+    current = sa.select(calls.c.owner).where(here, _ALIVE, calls.c.attempt == attempt).with_for_update()
+    found = connection.execute(current).one_or_none()
+    if found is None or not sql_calls.learn_sid(connection, call_id, sid):
+        return None
+    if not spend(connection, stream_nonce(call_id, attempt), now):
+        return None
+    until = now + timedelta(seconds=lease_seconds)
+    if found.owner == node:
+        kept = calls.update().where(here).values(lease_until=until)
+        return connection.execute(kept.returning(calls.c.fence)).scalar()
+    return connection.execute(_seize(node, until).where(here)).scalar()
 
 
 def orphans(
@@ -66,6 +99,19 @@ def orphans(
     connection.execute(_seize(node, until).where(calls.c.id.in_(found)).values(overdue_at=ceded))
     records = (sql_calls.get(connection, call_id) for call_id in found)
     return [record for record in records if record is not None]
+
+
+def unconfirmed(
+    connection: sa.Connection, since: datetime, lease_seconds: float, limit: int, now: datetime
+) -> list[CallRecord]:
+    """Ended calls of which the carrier has not said so; rows that another node looks at are passed by."""
+    silent = (calls.c.started_at > since) & ~_ALIVE & calls.c.sid.is_not(None)
+    silent &= calls.c.carrier_confirmed_at.is_(None) & _free(now)
+    due = sa.select(calls.c.id).where(silent).order_by(calls.c.started_at).limit(limit)
+    found = list(connection.execute(due.with_for_update(skip_locked=True)).scalars())
+    until = now + timedelta(seconds=lease_seconds)
+    connection.execute(calls.update().where(calls.c.id.in_(found)).values(lease_until=until))
+    return sql_calls.listed(connection, sa.select(calls).where(calls.c.id.in_(found)))
 
 
 def _free(now: datetime) -> sa.ColumnElement[bool]:

@@ -12,11 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relay.outcomes import Blame, Ending, Reason
-from relay.store import Store, Written
+from relay.store import Entry, Kind, Store, Written
+from relay.store.chain import Integrity
+from relay.store.diary import from_fields
 from relay.store.ledger import Wish, WishKind
 from tests.store.conftest import NOW, OpenStore, a_call
 
 many = settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SID = "CA" + "1" * 32
 ENDED = Ending(Blame.NOBODY, Reason.GOODBYE)
 
 
@@ -24,7 +27,7 @@ async def test_who_adds_a_call_may_hold_it(store: Store) -> None:
     mine = await store.add(a_call(owner="a"))
     assert await store.claim(mine.id, "b", 30) is None
     assert await store.claim(mine.id, "a", 30) == 0
-    assert await store.renew("a", 30) == {mine.id: 0}
+    assert await store.renew("a", [mine.id], 30) == {mine.id: 0}
     assert await store.orphans("b", 30, 10) == []
 
 
@@ -39,12 +42,12 @@ async def test_a_lease_that_ran_out_is_anybodys_and_the_earlier_owner_writes_not
     store: Store,
 ) -> None:
     record = await store.add(a_call(owner="a"))
-    assert await store.renew("a", 0) == {record.id: 0}
+    assert await store.renew("a", [record.id], 0) == {record.id: 0}
     [orphan] = await store.orphans("b", 30, 10)
     assert (orphan.id, orphan.owner, orphan.fence) == (record.id, "b", 1)
     record.note(NOW, "woken up late")
     assert await store.save(record) is Written.STALE
-    assert await store.renew("a", 30) == {}
+    assert await store.renew("a", [record.id], 30) == {}
     orphan.note(NOW, "taken on")
     assert await store.save(orphan) is Written.KEPT
     found = await store.get(record.id)
@@ -92,13 +95,149 @@ async def test_the_next_stream_takes_the_call_at_once_and_only_once(store: Store
     assert await store.save(record) is Written.STALE
 
 
+async def test_what_a_node_does_not_name_it_does_not_hold(store: Store) -> None:
+    mine, forgotten = await store.add(a_call(owner="a")), await store.add(a_call(owner="a"))
+    others = await store.add(a_call(owner="b"))
+    await store.renew("a", [mine.id, forgotten.id], 0)
+    assert await store.renew("a", [mine.id, others.id, "call_of_nobody"], 30) == {mine.id: 0}
+    assert [orphan.id for orphan in await store.orphans("c", 30, 10)] == [forgotten.id]
+    assert await store.lost("a", [mine.id, forgotten.id, others.id]) == {forgotten.id, others.id}
+    assert await store.lost("a", []) == set()
+
+
+async def test_a_stream_takes_its_call_along_and_begins_once(store: Store) -> None:
+    record = await store.add(a_call(owner="a"))
+    assert await store.take_stream(record.id, 1, SID, "b", 30) is None  # no such document was served yet
+    assert await store.take_stream("call_of_nobody", 0, SID, "b", 30) is None
+    assert await store.take_stream(record.id, 0, SID, "b", 30) == 1
+    assert await store.take_stream(record.id, 0, SID, "b", 30) is None
+    assert await store.take_stream(record.id, 0, SID, "a", 30) is None
+    found = await store.get(record.id)
+    assert found is not None
+    assert (found.owner, found.fence, found.attempt, found.sid) == ("b", 1, 0, SID)
+    record.note(NOW, "said too late")
+    assert await store.save(record) is Written.STALE
+    assert await store.take_over(record.id, 1, "c", 30) == 2
+    assert await store.take_stream(record.id, 0, SID, "a", 30) is None
+    assert await store.take_stream(record.id, 1, SID, "a", 30) == 3
+
+
+async def test_a_stream_that_begins_at_the_owner_changes_no_hands(store: Store) -> None:
+    record = await store.add(a_call(owner="a"))
+    assert await store.take_stream(record.id, 0, SID, "a", 30) == 0
+    assert await store.take_stream(record.id, 0, SID, "a", 30) is None
+    record.note(NOW, "on")
+    assert await store.save(record) is Written.KEPT
+
+
+async def test_a_stream_of_another_call_of_the_carriers_takes_nothing_and_spends_nothing(
+    store: Store,
+) -> None:
+    record = await store.add(a_call(owner="a"))
+    assert await store.learn_sid(record.id, SID)
+    assert await store.take_stream(record.id, 0, "CA" + "9" * 32, "b", 30) is None
+    assert await store.take_stream(record.id, 0, SID, "b", 30) == 1
+
+
+async def test_of_nodes_that_claim_one_stream_at_once_one_has_it(store: Store) -> None:
+    record = await store.add(a_call(owner="a"))
+    fences: list[int | None] = []
+
+    async def take(node: str) -> None:
+        fences.append(await store.take_stream(record.id, 0, SID, node, 30))
+
+    async with trio.open_nursery() as nursery:
+        for node in "bcdefg":
+            nursery.start_soon(take, node)
+    assert sorted(fences, key=str) == [1, None, None, None, None, None]
+
+
+async def test_what_others_have_to_say_reaches_the_owner(store: Store) -> None:
+    record = await store.add(a_call(owner="a"))
+    told = Entry(Kind.EVENT, NOW, {"event": "carrier", "status": "ringing"})
+    await store.tell(record.id, [told])
+    [wish] = await store.wishes("a")
+    assert (wish.call_id, wish.kind) == (record.id, WishKind.NOTED)
+    assert from_fields(wish.fields["entries"]) == [told]
+    record.take_in(from_fields(wish.fields["entries"]))
+    assert await store.save(record) is Written.KEPT
+    found = await store.get(record.id)
+    assert found is not None
+    assert [event["event"] for event in found.events] == ["carrier"]
+
+
+async def test_what_comes_after_the_end_or_was_not_read_before_it_stands_behind_it(store: Store) -> None:
+    record = await store.add(a_call(owner="a"))
+    await store.tell(record.id, [Entry(Kind.EVENT, NOW, {"event": "not read"})])
+    record.ending, record.ended_at = ENDED, NOW
+    assert await store.save(record) is Written.KEPT
+    await store.tell(record.id, [Entry(Kind.EVENT, NOW, {"event": "recording"})])
+    await store.tell("call_of_nobody", [Entry(Kind.EVENT, NOW, {"event": "recording"})])
+    found = await store.get(record.id)
+    assert found is not None
+    assert [event["event"] for event in found.events] == ["not read", "recording"]
+    assert [entry.kind for entry in found.entries] == [Kind.INTENT, Kind.ENDING, Kind.EVENT, Kind.EVENT]
+    verification = await store.verify(record.id)
+    assert verification is not None
+    assert verification.integrity is Integrity.INTACT
+    assert await store.save(record) is Written.SETTLED
+
+
+async def test_an_erased_call_takes_nothing_more(store: Store) -> None:
+    record = await store.add(a_call(owner="a"))
+    record.ending, record.ended_at = ENDED, NOW
+    await store.save(record)
+    await store.erase(record.to, "t", NOW)
+    await store.tell(record.id, [Entry(Kind.EVENT, NOW, {"event": "recording"})])
+    found = await store.get(record.id)
+    assert found is not None
+    assert found.events == []
+
+
+async def test_an_end_that_the_carrier_does_not_confirm_is_looked_after_by_one_node_at_a_time(
+    store: Store,
+) -> None:
+    async def ended(sid: str | None, started_at: datetime = NOW) -> str:
+        record = await store.add(a_call(owner="a", started_at=started_at))
+        await store.renew("a", [record.id], 0)  # its lease is over
+        record.sid, record.ending, record.ended_at = sid, ENDED, NOW
+        await store.save(record)
+        return record.id
+
+    silent = await ended(SID)
+    await ended(None)
+    await ended("CA" + "2" * 32, NOW - timedelta(hours=2))
+    confirmed = await ended("CA" + "3" * 32)
+    await store.confirm(confirmed, NOW)
+    live = await store.add(a_call(owner="a"))
+    await store.learn_sid(live.id, "CA" + "4" * 32)
+    await store.renew("a", [live.id], 0)
+    since = NOW - timedelta(hours=1)
+    [found] = await store.unconfirmed(since, 0, 10)
+    assert (found.id, found.sid) == (silent, SID)
+    assert await store.unconfirmed(since, 30, 0) == []
+    assert len(await store.unconfirmed(since, 30, 10)) == 1
+    assert await store.unconfirmed(since, 30, 10) == []
+
+
+async def test_the_earliest_answer_counts(store: Store) -> None:
+    record = await store.add(a_call(owner="a"))
+    for seconds in (5, 3, 4):
+        record.answered_at = NOW + timedelta(seconds=seconds)
+        await store.save(record)
+    found = await store.get(record.id)
+    assert found is not None
+    assert found.answered_at == NOW + timedelta(seconds=3)
+
+
 async def test_a_call_that_ended_is_nobodys(store: Store) -> None:
     record = await store.add(a_call(owner="a"))
     record.ending, record.ended_at = ENDED, NOW
     await store.save(record)
     assert await store.claim(record.id, "a", 30) is None
     assert await store.take_over(record.id, 1, "a", 30) is None
-    assert await store.renew("a", 30) == {}
+    assert await store.take_stream(record.id, 0, SID, "a", 30) is None
+    assert await store.renew("a", [record.id], 30) == {}
     assert await store.orphans("b", 30, 10) == []
     assert not await store.wish(record.id, WishKind.GOODBYE)
 
@@ -116,7 +255,7 @@ async def test_fences_only_rise_and_one_node_at_a_time_can_write(
         highest = attempt = 0
         for move, node in moves:
             if move == "expire":
-                await store.renew(node, 0)
+                await store.renew(node, [record.id], 0)
             elif move == "write":
                 record.fence = fences.get(node, -1)
                 written = await store.write(record.progress())

@@ -1,0 +1,60 @@
+"""One call as the ledger in memory keeps it.
+
+Knows no other call and no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from relay.store.chain import SealedEntry
+from relay.store.diary import seal, unseal
+from relay.store.records import ENTRIES_OF_A_CALL, CallRecord, Entry, Kind, Status
+
+_DAWN = datetime.min.replace(tzinfo=UTC)  # before every lease
+
+
+@dataclass(slots=True, eq=False)
+class KeptCall:
+    """A call as the ledger knows it: a copy of the record as it was last written, and the sealed diary."""
+
+    record: CallRecord
+    diary: list[SealedEntry] = field(default_factory=list)
+    lease_until: datetime = _DAWN
+    overdue_at: datetime | None = None
+    conversed_at: datetime | None = None
+    transcript_purged: bool = False
+    erased: bool = False
+
+    @property
+    def is_alive(self) -> bool:
+        return self.record.status is not Status.ENDED
+
+    @property
+    def head(self) -> str:
+        return self.diary[-1].link if self.diary else self.record.id
+
+    def seize(self, node: str, until: datetime) -> int:
+        self.record.owner, self.lease_until = node, until
+        self.record.fence += 1
+        return self.record.fence
+
+    def copy(self) -> CallRecord:
+        return replace(self.record, entries=unseal(self.diary), kept=len(self.diary))
+
+    def add_late(self, entries: Sequence[Entry]) -> None:
+        if not self.erased and len(self.diary) + len(entries) <= ENTRIES_OF_A_CALL:
+            self.diary += seal(entries, len(self.diary), self.head)
+
+    def blank(self, kinds: Collection[Kind] = tuple(Kind)) -> None:
+        self.diary = [replace(e, body=None, salt=None) if e.kind in kinds else e for e in self.diary]
+
+    def empty(self) -> None:
+        self.blank()
+        self.erased = True
+        nothing: dict[str, Any] = {"counts": {}, "notices": [], "variables": {}, "to": ""}
+        ending = self.record.ending and replace(self.record.ending, detail="")
+        self.record = replace(self.record, **nothing, stream_sid=None, session_id=None, ending=ending)
