@@ -62,6 +62,7 @@ class Call:
         terms: Terms,
         tools: Toolbox,
         diary: Diary,
+        announce: Callable[[Ending], Awaitable[None]],
         hang_up: Callable[[Ending], Awaitable[None]],
         answered_at: float,
     ) -> None:
@@ -74,6 +75,7 @@ class Call:
         self._stream_sid = stream_sid
         self._tools = tools
         self._diary = diary
+        self._announce = announce  # before the phone is closed, which makes the carrier go on
         self._hang_up = hang_up
         self._dialogue = Dialogue(stream_sid, terms, now=now)
         self._agent = AgentHalf(
@@ -162,8 +164,9 @@ class Call:
     async def _take_leave(self, ending: Ending) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._hang_up, ending, name="hang-up")
-            nursery.start_soon(self._phone.close, name="phone goodbye")
             nursery.start_soon(self._leave_agent, ending, name="agent goodbye")
+            await self._announce(ending)
+            await self._phone.close()
 
     async def _leave_agent(self, ending: Ending) -> None:
         is_awaited = self._dialogue.said_goodbye and ending.blame is not Blame.AGENT

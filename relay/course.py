@@ -25,6 +25,7 @@ from relay.carrier import (
     Unavailable,
     Uncertain,
 )
+from relay.custody import LEAVING, Custody
 from relay.gatekeeper import Gatekeeper
 from relay.legs import Leg
 from relay.line import Line
@@ -34,6 +35,7 @@ from relay.telemetry.capture import Captures
 
 ANSWER_SECONDS = 5.0  # an order that is under way when its call ends: the answer says whom to hang up on
 HANG_UP_SECONDS = 6.0  # the dialer's own bound is 5
+ANNOUNCE_SECONDS = 1.0  # for the ledger to learn that a call is being left; then it is left all the same
 SPOKEN_FAREWELL_SECONDS = 10.0  # for the document after <Connect> to be spoken, then we hang up ourselves
 SAVE_SECONDS = 7.0  # longer than one operation of the ledger may take: then the spool still gets its turn
 NOTICES_SECONDS = 3.0
@@ -52,6 +54,7 @@ class Course:
         gatekeeper: Gatekeeper,
         store: Store,
         spool: Spool,
+        custody: Custody,
         captures: Captures,
         clock: Callable[[], datetime],
     ) -> None:
@@ -60,6 +63,7 @@ class Course:
         self._gatekeeper = gatekeeper
         self._store = store
         self._spool = spool
+        self._custody = custody
         self._captures = captures
         self._clock = clock
 
@@ -159,6 +163,7 @@ class Course:
 
     async def _bridge(self, line: Line, leg: Leg, stream_sid: str) -> None:
         if line.ending is not None:
+            await self._announce(line, line.ending)
             return await leg.close()
         assert line.answered_at is not None
         leg.tap = self._captures.tap(line.record.id, "phone")
@@ -168,6 +173,9 @@ class Course:
             agent = await self._open_agent(resume_token)
             agent.tap = self._captures.tap(line.record.id, "agent")
             return agent
+
+        async def announce(ending: Ending) -> None:
+            await self._announce(line, ending)
 
         async def hang_up(ending: Ending) -> None:
             if ending.farewell is Farewell.SILENT:
@@ -180,10 +188,22 @@ class Course:
             terms=line.terms,
             tools=line.tools,
             diary=line,
+            announce=announce,
             hang_up=hang_up,
             answered_at=line.answered_at,
         )
         return line.end(await line.call.run())
+
+    async def _announce(self, line: Line, ending: Ending) -> None:
+        """Write down how a call is being left before the carrier asks any node what follows."""
+        if line.yielded:
+            return
+        line.noted(LEAVING, {"attempt": line.record.attempt, **ending.as_json()})
+        with trio.move_on_after(ANNOUNCE_SECONDS):
+            try:
+                await self._spool.save(line.record)
+            except StoreError as problem:
+                log.warning("leaving not announced", detail=str(problem))
 
     async def _explain_no_stream(self, line: Line) -> None:
         """Nobody told us anything for too long: ask the carrier, and end by its answer or without one."""
@@ -206,7 +226,14 @@ class Course:
                 ]
 
     async def _hang_up(self, line: Line) -> None:
-        if line.record.sid is None or line.confirmed.is_set() or line.told_to_hang_up or line.yielded:
+        if line.record.sid is None or line.confirmed.is_set() or line.told_to_hang_up:
+            return
+        is_ours = await self._custody.holds(line)
+        if is_ours is None or line.is_spooled:
+            # Nobody can say whose it is. What somebody wants ended is ended, and what streamed here; a call
+            # that only seems to have no stream may have it on another node.
+            is_ours = line.stream is not None or (line.ending is not None and line.ending.blame is Blame.US)
+        if not is_ours:
             return
         with trio.move_on_after(HANG_UP_SECONDS):
             outcome = await self._carrier.hang_up(line.record.sid)
@@ -223,21 +250,22 @@ class Course:
         record.ending = ending
         record.ended_at = self._clock()
         record.counts = line.call.counts if line.call else {}
+        known = len(record.entries)
         line.noted("ended", ending.as_json())
         line.decided.set()
         record.raise_status(Status.ENDED)
-        known = {"call_sid": record.sid, "stream_sid": record.stream_sid, "session_id": record.session_id}
-        structlog.contextvars.bind_contextvars(**{name: sid for name, sid in known.items() if sid})
-        if line.yielded:
-            log.warning("call is another node's", fence=record.fence)
-            return
+        sids = {"call_sid": record.sid, "stream_sid": record.stream_sid, "session_id": record.session_id}
+        structlog.contextvars.bind_contextvars(**{name: sid for name, sid in sids.items() if sid})
         try:
-            written = await self._spool.save(record)
+            written = Written.STALE if line.yielded else await self._spool.save(record)
         except StoreError:
             log.exception("record not saved")
             return
+        line.is_spooled = written is Written.SPOOLED
         if written not in (Written.KEPT, Written.SPOOLED):
-            log.warning("call is another node's", fence=record.fence, written=written.value)
+            line.yielded = True
+            log.info("call is another node's", fence=record.fence, written=written.value)
+            await self._custody.pass_on(line, record.entries[record.kept : known])
             return
         log.info(
             "call ended", **ending.as_json(), duration_seconds=record.duration_seconds, detail=ending.detail

@@ -92,7 +92,7 @@ class Gatekeeper:
     async def recheck(self, line: Line) -> Refusal | None:
         """Whether the call that was permitted may still be connected: it may have rung for long.
 
-        A call that goes on after its node died began in time: only what the callee may have done counts.
+        A call that goes on with another stream began in time: only what the callee may have done counts.
         """
         now = self._clock()
         try:
@@ -101,7 +101,7 @@ class Gatekeeper:
             is_fresh = now - line.record.started_at < timedelta(seconds=FRESH_SECONDS)
             line.noted("not weighed again", {"connected": is_fresh})
             return None if is_fresh else Refusal("no-store", "the ledger cannot be asked")
-        stage = Stage.LIVE if line.is_resumed else Stage.ANSWERED
+        stage = Stage.LIVE if line.record.attempt else Stage.ANSWERED
         verdict = weigh(stage, line.plea, facts, self._rulebook, now, self._rule_time())
         refusal = verdict.refusal
         code = refusal.code if refusal else None

@@ -30,6 +30,7 @@ DISCLOSED = "disclosure heard"  # the note that proves it where the carrier spea
 ANNOUNCEMENTS = 2  # times that it is spoken: a key stops it, and the person may have meant something by it
 SLOWEST_SPEECH = 8.0  # characters a second; synthetic voices speak 13 to 17
 RING_GRACE_SECONDS = 60.0  # past the ringing time: Twilio may queue a call, and callbacks may be late
+WIND_UP_SECONDS = 8.0  # for a goodbye by us; with the teardown behind it, 10 s are kept
 STREAM_SECONDS = 15.0  # from the answer to the stream's start; Twilio's own webhook budget is 15 s
 
 UNCONNECTED = {  # what the carrier says of a call that never came about
@@ -88,9 +89,10 @@ class Line:
         self.decided = trio.Event()  # the carrier took the order, refused it, or left us in doubt
         self.refusal: str | None = None  # the carrier's no, with its remedy
         self.forbidden: Refusal | None = None  # the gate's no
-        self.is_resumed = False  # from a node that died
+        self.is_resumed = False  # from another node, which has dialled it
         # Another node owns the call by now: no word of ours reaches the carrier or the ledger.
         self.yielded = False
+        self.is_spooled = False  # its record is not in the ledger yet
         self.confirmed = trio.Event()  # the carrier says that the call is over
         self.told_to_hang_up = False
         self.leave_by: float | None = None  # on trio's clock: opted out while the carrier speaks
@@ -125,14 +127,9 @@ class Line:
     # ---- another node's call ---------------------------------------------------------------------
 
     def resume(self) -> None:
-        """Go on with a call whose node has died: it was answered long ago, and its cap counts from then."""
+        """Go on with a call of another node's: it was answered there, and its cap counts from then."""
         self.is_resumed = True
-        answered_at = self.record.answered_at or self._clock()
-        self.record.answered_at = answered_at
-        self.record.raise_status(Status.LIVE)
-        age_seconds = max((self._clock() - answered_at).total_seconds(), 0.0)
-        self.answered_at = trio.current_time() - age_seconds
-        self.waiting.deadline = trio.current_time() + STREAM_SECONDS
+        self.answered(self.record.answered_at)
         self.decided.set()
 
     # ---- endings ---------------------------------------------------------------------------------
@@ -156,6 +153,14 @@ class Line:
             self.end(ending)
         else:
             self.call.wind_up(ending, within_seconds=within_seconds)
+
+    def hang_up(self, *, goodbye: bool) -> None:
+        """Somebody asked for the end."""
+        ending = Ending(Blame.US, Reason.OPERATOR)
+        if goodbye:
+            self.wind_up(ending, within_seconds=WIND_UP_SECONDS)
+        else:
+            self.end(ending)
 
     def stop(self) -> None:
         """The number was listed: while live the person is told so, before that the call just ends."""
@@ -192,14 +197,17 @@ class Line:
             self.decided.set()
         return self.record.sid == sid
 
-    def carrier_said(self, status: CarrierStatus) -> None:
-        """Follow a status callback; late, repeated and overtaken ones change nothing that is settled."""
+    def carrier_said(self, status: CarrierStatus, at: datetime | None = None) -> None:
+        """Follow a status callback; late, repeated and overtaken ones change nothing that is settled.
+
+        `at`: when another node was told.
+        """
         if status.is_terminal:
             self.confirmed.set()
             self.end(self._terminal(status))
         elif status in _LIVE and self.ending is None:
             if status is CarrierStatus.IN_PROGRESS:
-                self.answered()
+                self.answered(at)
             self.record.raise_status(_LIVE[status])
 
     def _terminal(self, status: CarrierStatus) -> Ending:
@@ -211,17 +219,40 @@ class Line:
             )
         return Ending(Blame.CALLEE, Reason.HUNG_UP, "completed")
 
-    def answered(self) -> None:
-        """Somebody picked up: the first sign of it starts the clock, unless the call has ended already."""
-        if self.answered_at is None and self.ending is None:
-            self.answered_at = trio.current_time()
-            self.record.answered_at = self._clock()
-            self.record.raise_status(Status.LIVE)
+    def answered(self, at: datetime | None = None) -> None:
+        """Somebody picked up: the earliest sign of it starts the clock, unless the call has ended already.
+
+        `at`: when another node saw it.
+        """
+        now, known = self._clock(), self.record.answered_at
+        at = min(at or now, now)
+        if self.ending is not None or (self.answered_at is not None and known is not None and known <= at):
+            return
+        if self.answered_at is None:
+            said_in = len(self.announcement) / SLOWEST_SPEECH + KEY_SECONDS if self.announcement else 0.0
+            patience_seconds = STREAM_SECONDS + ANNOUNCEMENTS * said_in
+            self.waiting.deadline = trio.current_time() + patience_seconds
+        self.answered_at = trio.current_time() - (now - at).total_seconds()
+        self.record.answered_at = at
+        self.record.raise_status(Status.LIVE)
+        if known is None:
             self.noted("answered", {})
-            said_in_seconds = (
-                len(self.announcement) / SLOWEST_SPEECH + KEY_SECONDS if self.announcement else 0.0
-            )
-            self.waiting.deadline = self.answered_at + STREAM_SECONDS + ANNOUNCEMENTS * said_in_seconds
+
+    def fetched_elsewhere(self, attempt: int, at: datetime, refusal: Refusal | None) -> None:
+        """Another node has served the document of this call, or refused to."""
+        self.answered(at)
+        if refusal is None:
+            self.document_fetched = True
+            self.noted("document fetched", {"attempt": attempt})
+        elif self.stream is None:
+            self.noted("not permitted", {"code": refusal.code})
+            self.forbid(refusal)
+
+    @property
+    def next_document(self) -> Document:
+        """What connects the person to the newest stream; the disclosure comes before the first one."""
+        is_announced = self.record.attempt == 0 and self.announcement
+        return Document.ANNOUNCE if is_announced else Document.CONNECT
 
     def document(self, attempt: int) -> Document:
         """What a fetch gets; one behind the newest stream is Twilio's word that this stream is over."""
@@ -231,7 +262,7 @@ class Line:
         if attempt == self.record.attempt and self.ending is None:
             self.document_fetched = True
             self.noted("document fetched", {"attempt": attempt})
-            return Document.ANNOUNCE if attempt == 0 and self.announcement else Document.CONNECT
+            return self.next_document
         if self.ending is None:
             reason = Reason.NO_STREAM if self.stream is None else Reason.LOST
             self.end(Ending(Blame.CARRIER, reason, "the carrier went on to the next document"))
@@ -262,6 +293,12 @@ class Line:
         self.record.stream_sid = stream_sid
         self.stream = (leg, stream_sid)
         self.stream_arrived.set()
+
+    def machine_detected(self, who: str) -> None:
+        """The verdict of the carrier's answering-machine detection."""
+        if self.ending is None:
+            self.record.answered_by = who
+            self.noted("answered by", {"who": who})
 
     # ---- the diary -------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ Knows no HTTP and no session; looks only at calls of our ledger: what else the c
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 import trio
@@ -25,6 +25,8 @@ SAVE_SECONDS = 1.0  # between two writings of what live calls have said
 RENEW_SECONDS = LEASE_SECONDS / 3  # two renewals may fail before a lease runs out
 RECONCILE_SECONDS = 30.0
 PURGE_SECONDS = 3600.0  # the periods are days
+ENDS_AT_ONCE = 20  # looked after in one round: a question and perhaps a hang-up each
+UNCONFIRMED = timedelta(hours=4)  # Twilio ends a call by itself then, whatever became of our hang-ups
 ORPHANS_AT_ONCE = 20  # claimed in one transaction; other nodes claim the next ones meanwhile
 
 log = structlog.get_logger()
@@ -61,6 +63,7 @@ class Reconciler:
             nursery.start_soon(self._every, SAVE_SECONDS, self.save_live, name="live diaries")
             nursery.start_soon(self._every, RENEW_SECONDS, self.renew, name="leases")
             nursery.start_soon(self._every, RECONCILE_SECONDS, self.reconcile, name="orphans")
+            nursery.start_soon(self._every, RECONCILE_SECONDS, self.confirm_ends, name="ends")
             nursery.start_soon(self._every, PURGE_SECONDS, self.purge, name="retention")
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
@@ -77,10 +80,22 @@ class Reconciler:
                 log.exception("round failed", task=work.__name__)
 
     async def grant_wishes(self) -> None:
-        """Do what other nodes, or the operator through them, wish of our calls."""
+        """Give up what is another node's by now; do what others, or the operator, wish of the rest."""
+        lines = {line.record.id: line for line in self._held()}
+        if lines:
+            for call_id in await self._store.lost(self._node, lines):
+                self._lost(lines[call_id])
         if self._switchboard.lines:
             for wish in await self._store.wishes(self._node):
                 self._switchboard.grant(wish)
+
+    def _held(self) -> list[Line]:
+        """Our calls as far as the ledger knows of them; one that has ended needs to be held no longer."""
+        return [
+            line
+            for line in self._switchboard.lines
+            if line.record.kept and not line.yielded and line.record.status is not Status.ENDED
+        ]
 
     async def save_live(self) -> None:
         """Write what live calls have said since: a crash loses a second of it."""
@@ -92,7 +107,7 @@ class Reconciler:
 
     async def renew(self) -> None:
         """Hold our calls; what another node has taken is given up without a word to the carrier."""
-        lines = [line for line in self._switchboard.lines if line.record.kept]  # the ledger knows of them
+        lines = self._held()
         if not lines:
             return
         fences = await self._store.renew(self._node, [line.record.id for line in lines], LEASE_SECONDS)
@@ -101,9 +116,10 @@ class Reconciler:
                 self._lost(line)
 
     def _lost(self, line: Line) -> None:
-        log.warning("call lost to another node", call_id=line.record.id)
+        log.info("call lost to another node", call_id=line.record.id)
         line.give_way()
-        self._meter.found("lost")
+        if line.stream is not None:  # else it only lives where its stream has begun
+            self._meter.found("lost")
 
     async def reconcile(self) -> None:
         """End the calls that nobody holds any more, and hang up what the carrier still has of them.
@@ -123,6 +139,23 @@ class Reconciler:
                     self._meter.found("overdue")
                 else:
                     await self._settle(record)
+
+    async def confirm_ends(self) -> None:
+        """Look after calls that have ended while the carrier has not said so, and hang up what is still up.
+
+        A hang-up may have failed, and a callback may be lost. The lease that a call had at its end passes
+        first, which is longer than a farewell takes.
+        """
+        since = self._clock() - UNCONFIRMED
+        for record in await self._store.unconfirmed(since, LEASE_SECONDS, ENDS_AT_ONCE):
+            if record.sid is not None and await self._is_over(record.sid):
+                await self._spool.confirm(record.id, self._clock())
+
+    async def _is_over(self, sid: str) -> bool:
+        found = await self._carrier.status_of(sid)
+        if found is None or (isinstance(found, CarrierCall) and found.status.is_terminal):
+            return True
+        return isinstance(await self._carrier.hang_up(sid), AlreadyEnded)
 
     async def purge(self) -> None:
         """Forget what is past its period, some calls at a time: what live calls write goes in between."""
@@ -177,6 +210,9 @@ class Reconciler:
             await self._spool.confirm(record.id, self._clock())
             cut = Ending(Blame.US, Reason.CUT, f"its node died; the carrier says {found.status.value}")
             return UNCONNECTED.get(found.status, cut)
-        if isinstance(await self._carrier.hang_up(sid), HungUp | AlreadyEnded):
+        outcome = await self._carrier.hang_up(sid)
+        if isinstance(outcome, AlreadyEnded):
+            await self._spool.confirm(record.id, self._clock())
+        if isinstance(outcome, HungUp | AlreadyEnded):
             return Ending(Blame.US, Reason.CUT, "its node died; hung up by another one")
         return None

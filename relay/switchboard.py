@@ -16,18 +16,19 @@ import trio
 from relay.agent_half import OpenAgent
 from relay.carrier import Carrier
 from relay.course import Course
+from relay.custody import Custody, being_left
 from relay.gatekeeper import Gatekeeper
-from relay.line import Document, Line, document_after_key
+from relay.line import WIND_UP_SECONDS, Document, Line, document_after_key
 from relay.meter import Meter
 from relay.outcomes import Blame, Ending, Farewell, Reason, Refusal
 from relay.placing import CallRequest, House, Office
 from relay.profiles import Profile
 from relay.store import (
-    LEASE_SECONDS,
     CallRecord,
     ListEntry,
     Listing,
     Spool,
+    Status,
     Store,
     StoreError,
     Wish,
@@ -37,15 +38,13 @@ from relay.telemetry.capture import Captures
 from relay.tools import Tool
 from relay.wire.callbacks import (
     AmdCallback,
-    CarrierStatus,
     RecordingCallback,
     StatusCallback,
     StreamCallback,
-    StreamEvent,
 )
+from relay.wishes import follow_stream, grant
 
 REATTACHMENTS = 2  # times that a call goes on after its node died; a third death is no accident
-WIND_UP_SECONDS = 8.0  # for a goodbye by us; with the teardown behind it, 10 s are kept
 
 __all__ = ["CallRequest", "Document", "House", "Phase", "Switchboard"]
 
@@ -83,23 +82,26 @@ class Switchboard:
         self.phase = Phase.OPEN
         self._house = house
         self._calls = calls
+        self._office = Office(house, profiles=profiles, tools=tools, clock=clock)
+        self._custody = Custody(house.node, store, spool, self._office, gatekeeper, clock)
         self._course = Course(
             carrier=carrier,
             open_agent=open_agent,
             gatekeeper=gatekeeper,
             store=store,
             spool=spool,
+            custody=self._custody,
             captures=captures,
             clock=clock,
         )
         self._store = store
         self._spool = spool  # what live calls write, also while the store is down
         self._gatekeeper = gatekeeper
-        self._office = Office(house, profiles=profiles, tools=tools, clock=clock)
         self._clock = clock
         self._meter = meter
         self._probe = probe
-        self._lines: dict[str, Line] = {}  # bounded by House.max_calls
+        # Bounded by House.max_calls, and by what the others lose to us: somebody is on the phone then.
+        self._lines: dict[str, Line] = {}
         self._idle = trio.Event()
         self._idle.set()
 
@@ -111,8 +113,24 @@ class Switchboard:
         return list(self._lines.values())
 
     def line(self, call_id: str) -> Line | None:
-        """One call that has not ended."""
-        return self._lines.get(call_id)
+        """One call that has not ended; None for one that another node has by now."""
+        line = self._lines.get(call_id)
+        return None if line is None or line.yielded else line
+
+    async def holds(self, line: Line) -> bool | None:
+        """Whether a call is still this node's; None where the ledger does not say."""
+        return await self._custody.holds(line)
+
+    async def newest(self, line: Line) -> CallRecord:
+        """What is known of a call that was placed here: it may be live on another node already."""
+        if line.record.sid is None or line.yielded:
+            try:
+                kept = await self._store.get(line.record.id)
+            except StoreError:
+                kept = None
+            if kept is not None and kept.sid is not None:
+                return kept
+        return line.record
 
     @property
     def refusal(self) -> Refusal | None:
@@ -166,27 +184,25 @@ class Switchboard:
         return line
 
     async def adopt(self, call_id: str, attempt: int) -> Line | None:
-        """Take over a call of ours from whatever node had it, by Twilio's word that its last stream is over.
+        """Go on with a call of whatever node had it, by Twilio's word that its last stream is over.
 
         None for a call that has ended, that somebody took for this attempt, or that went on too often.
         """
         if attempt > REATTACHMENTS or self.phase is Phase.CLOSING:
             return None
-        fence = await self._store.take_over(call_id, attempt, self._house.node, LEASE_SECONDS)
-        record = None if fence is None else await self._store.get(call_id)
-        if fence is None or record is None:
-            return None
-        record.owner, record.fence, record.attempt = self._house.node, fence, attempt
-        line = self._office.resume(record)
-        if isinstance(line, Refusal):
-            log.error("call cannot go on", call_id=call_id, reason=line.message)
-            return None
-        log.warning("call taken over", call_id=call_id, attempt=attempt)
-        self._claim(line)
-        line.noted("taken over", {"attempt": attempt})
-        line.resume()
-        self._calls.start_soon(self._carry, line, name=call_id)
+        line = await self._custody.take_over(call_id, attempt)
+        if line is not None:
+            self._start(line, "taken over")
         return line
+
+    def _start(self, line: Line, how: str) -> None:
+        if earlier := self._lines.get(line.record.id):  # from before another node had the call
+            earlier.give_way()
+        self._claim(line)
+        log.info("call taken", call_id=line.record.id, attempt=line.record.attempt, how=how)
+        line.noted(how, {"attempt": line.record.attempt})
+        line.resume()
+        self._calls.start_soon(self._carry, line, name=line.record.id)
 
     def _claim(self, line: Line) -> None:
         line.on_opt_out = partial(self._suppress, line)
@@ -197,7 +213,8 @@ class Switchboard:
             self._idle = trio.Event()
 
     def _release(self, line: Line) -> None:
-        del self._lines[line.record.id]
+        if self._lines.get(line.record.id) is line:  # else the call has come back to this node meanwhile
+            del self._lines[line.record.id]
         self._meter.gone(line)
         if not self._lines:
             self._idle.set()
@@ -210,11 +227,20 @@ class Switchboard:
 
     # ---- what the carrier asks and says ----------------------------------------------------------
 
-    async def document(self, call_id: str, attempt: int) -> Document:
-        """Which document a signed fetch gets; a call that nobody here knows may be one of another node's."""
-        line = self._lines.get(call_id) or await self._adopt_for(call_id, attempt)
-        if isinstance(line, Document):
-            return line
+    async def document(self, call_id: str, attempt: int, call_sid: str = "") -> Document:
+        """Which document a signed fetch gets, whichever node has the call."""
+        line = self.line(call_id)
+        if line is not None and attempt != line.record.attempt and await self.holds(line) is False:
+            line = None  # the stream that is over was another node's
+        try:
+            return await (self._decide(line, attempt) if line else self._look_up(call_id, attempt, call_sid))
+        except StoreError as problem:
+            log.warning("no document without the ledger", call_id=call_id, detail=str(problem))
+            return Document.SAY
+
+    async def _decide(self, line: Line, attempt: int) -> Document:
+        if attempt < line.record.attempt:
+            return Document.SAY  # overtaken; the call goes on with its newest stream
         line.answered()
         is_next = line.ending is None and line.stream is None and attempt == line.record.attempt
         if is_next and (refusal := await self._gatekeeper.recheck(line)):
@@ -222,22 +248,24 @@ class Switchboard:
             line.forbid(refusal)
         return line.document(attempt)
 
-    async def _adopt_for(self, call_id: str, attempt: int) -> Line | Document:
-        try:
-            record = await self._store.get(call_id)
-            if record is None:
-                return Document.UNKNOWN
-            if record.ending is None:
-                return await self.adopt(call_id, attempt) or self._lines.get(call_id) or Document.SAY
-        except StoreError as problem:
-            log.warning("no document without the ledger", call_id=call_id, detail=str(problem))
-            return Document.SAY
-        is_owed = record.answered_at is not None and record.ending.farewell is Farewell.SPOKEN
+    async def _look_up(self, call_id: str, attempt: int, call_sid: str) -> Document:
+        record = await self._store.get(call_id)
+        if record is None or (call_sid and not await self._store.learn_sid(call_id, call_sid)):
+            return Document.UNKNOWN
+        ending = record.ending or being_left(record)
+        if ending is None and attempt > record.attempt:
+            if line := await self.adopt(call_id, attempt):
+                return await self._decide(line, attempt)
+            record = await self._store.get(call_id) or record  # another node may have been quicker
+        if ending is None:
+            serve = attempt == record.attempt
+            return await self._custody.serve(record, call_sid) if serve else Document.SAY
+        is_owed = record.answered_at is not None and ending.farewell is Farewell.SPOKEN
         return Document.SAY if is_owed else Document.HANG_UP
 
     async def announcement(self, call_id: str) -> str:
         """What the carrier is to say in Document.ANNOUNCE, on whichever node the call is."""
-        if line := self._lines.get(call_id):
+        if line := self.line(call_id):
             return line.announcement
         try:
             record = await self._store.get(call_id)
@@ -249,7 +277,7 @@ class Switchboard:
     async def key_pressed(self, call_id: str, to: str, digit: str, times_said: int) -> Document:
         """A key while the carrier speaks the disclosure to `to`: an opt-out counts on whatever node it is."""
         follows = document_after_key(digit, times_said)
-        if line := self._lines.get(call_id):
+        if line := self.line(call_id):
             return line.key_pressed(follows)
         is_opt_out = follows is Document.OPTED_OUT
         if follows is not Document.ANNOUNCE:  # first: the list has the call's owner end it without a word
@@ -263,63 +291,69 @@ class Switchboard:
 
     async def carrier_called_back(self, call_id: str, callback: StatusCallback) -> None:
         """A status callback for one of our calls, whichever node has it."""
-        line = self._lines.get(call_id)
+        line, status = self.line(call_id), callback.status
         if line is not None:
-            line.noted("carrier", {"status": callback.status.value})
-            line.carrier_said(callback.status)
+            line.noted("carrier", {"status": status.value})
+            line.carrier_said(status)
         try:
             if line is None:
-                if not await self._store.learn_sid(call_id, callback.call_sid):
-                    log.warning("callback for another call", call_id=call_id[:64])
+                said = {"status": status.value, "at": self._clock().isoformat()}
+                if not await self._custody.wish_of_owner(call_id, callback.call_sid, WishKind.CALLBACK, said):
                     return
-                said = {"status": callback.status.value, "sid": callback.call_sid}
-                await self._store.wish(call_id, WishKind.CALLBACK, said)
-            if callback.status.is_terminal:
+            if status.is_terminal:
                 await self._spool.confirm(call_id, self._clock())
         except StoreError as problem:
             log.warning("callback not stored", call_id=call_id, detail=str(problem))
 
-    def machine_detected(self, call_id: str, callback: AmdCallback) -> None:
+    async def machine_detected(self, call_id: str, callback: AmdCallback) -> None:
         """The verdict of the carrier's answering-machine detection."""
-        if (line := self._lines.get(call_id)) and line.ending is None:
-            line.record.answered_by = callback.answered_by.value
-            line.noted("answered by", {"who": callback.answered_by.value})
+        who = callback.answered_by.value
+        if (line := self.line(call_id)) is not None:
+            line.machine_detected(who)
+        else:
+            await self._custody.report(call_id, callback.call_sid, WishKind.ANSWERED_BY, {"who": who})
 
-    def stream_called_back(self, call_id: str, callback: StreamCallback) -> None:
+    async def stream_called_back(self, call_id: str, callback: StreamCallback, attempt: int = 0) -> None:
         """A stream that Twilio gave up may leave its socket half open: its word ends the call."""
-        if line := self._lines.get(call_id):
-            line.noted("stream", {"what": callback.event.value})
-            if callback.event is StreamEvent.ERROR:
-                line.end(Ending(Blame.CARRIER, Reason.LOST, callback.error or "stream-error"))
+        told = {"what": callback.event.value, "attempt": attempt, "error": callback.error}
+        if (line := self.line(call_id)) is not None:
+            follow_stream(line, told)
+        else:
+            await self._custody.report(call_id, callback.call_sid, WishKind.STREAM, told)
 
-    def recorded(self, call_id: str, callback: RecordingCallback) -> None:
-        """A recording is ready; its reference goes into the timeline."""
-        if line := self._lines.get(call_id):
-            line.noted("recording", {"recording_sid": callback.recording_sid})
+    async def recorded(self, call_id: str, callback: RecordingCallback) -> None:
+        """A recording is ready: its reference goes into the timeline, mostly behind the end of the call."""
+        fields = {"recording_sid": callback.recording_sid}
+        line = self.line(call_id)
+        if line is not None and line.record.status is not Status.ENDED:
+            line.noted("recording", fields)
+        else:
+            await self._custody.tell(call_id, callback.call_sid, "recording", fields)
 
     async def admit(self, call_id: str, attempt: int, call_sid: str) -> Line | None:
-        """The call that a genuine token names, once a token; None when it is spent, over or another's."""
-        try:
-            line = self._lines.get(call_id) or await self.adopt(call_id, attempt)
-        except StoreError as problem:
-            log.warning("no stream without the ledger", call_id=call_id, detail=str(problem))
+        """The call that a genuine token names, once a token; None when it is spent, over or another's.
+
+        A call of another node's is ours from then on: it lives where its stream is.
+        """
+        mine = self.line(call_id)
+        if mine is not None and mine.record.attempt != attempt:
+            mine = None  # from before another node had the call, or a stream that was overtaken
+        if mine is not None:
+            if mine.ending is not None or attempt in mine.streams_spent or not mine.learn_sid(call_sid):
+                return None
+            mine.streams_spent.add(attempt)
+        elif self.phase is Phase.CLOSING:
             return None
-        if line is None or line.ending is not None or attempt != line.record.attempt:
-            return None
-        if attempt in line.streams_spent or line.stream is not None or not line.learn_sid(call_sid):
-            return None
-        line.streams_spent.add(attempt)
-        return line
+        line = await self._custody.take_stream(call_id, attempt, call_sid, mine)
+        if line is not None and line is not mine:
+            self._start(line, "moved")
+        return None if line is None or line.ending is not None else line
 
     # ---- what the operator says ------------------------------------------------------------------
 
     def hang_up(self, line: Line, *, goodbye: bool) -> None:
         """End a call because somebody asked for it."""
-        ending = Ending(Blame.US, Reason.OPERATOR)
-        if goodbye:
-            line.wind_up(ending, within_seconds=WIND_UP_SECONDS)
-        else:
-            line.end(ending)
+        line.hang_up(goodbye=goodbye)
 
     async def hang_up_elsewhere(self, call_id: str, *, goodbye: bool) -> bool:
         """The same for a call of another node's; False when it has ended or never was."""
@@ -327,18 +361,8 @@ class Switchboard:
 
     def grant(self, wish: Wish) -> None:
         """Do what somebody left in the ledger for the node that has the call."""
-        line = self._lines.get(wish.call_id)
-        if line is None:
-            return
-        match wish.kind:
-            case WishKind.GOODBYE | WishKind.HANG_UP:
-                self.hang_up(line, goodbye=wish.kind is WishKind.GOODBYE)
-            case WishKind.STOP:
-                line.stop()
-            case WishKind.KEY:
-                line.key_pressed(Document.OPTED_OUT if wish.fields["is_opt_out"] else Document.HANG_UP)
-            case WishKind.CALLBACK if line.learn_sid(wish.fields["sid"]):
-                line.carrier_said(CarrierStatus(wish.fields["status"]))
+        if (line := self.line(wish.call_id)) is not None:
+            grant(line, wish)
 
     def _suppress(self, line: Line, how: str) -> None:
         """Put the number on our list, at once and for good; the spool keeps it if the ledger is down."""

@@ -100,6 +100,7 @@ class Scene:
         self.over_at = 0.0
         self.diary = Notebook()
         self.hang_ups: list[Ending] = []
+        self.announced: list[tuple[Ending, bool]] = []  # and whether the phone was closed by then
         self.refuse: BaseException | None = None
         self.tokens: list[str | None] = []  # that were dialled with
         self.our_streams: list[MemoryStream] = []
@@ -125,6 +126,11 @@ class Scene:
         """What the call tells the carrier with."""
         await trio.lowlevel.checkpoint()
         self.hang_ups.append(ending)
+
+    async def announce(self, ending: Ending) -> None:
+        """What the call does before the phone is closed."""
+        await trio.lowlevel.checkpoint()
+        self.announced.append((ending, self.our_streams[0].closed))
 
     async def ready(self) -> Far:
         """The agent, once it was told of its session and is ready."""
@@ -216,6 +222,7 @@ async def open_call(
             terms=Terms(session=SESSION, time_limit_seconds=limit_seconds, **terms),
             tools=Toolbox([tool("end_call", done, ends_call=True), *tools], CALL),
             diary=scene.diary,
+            announce=scene.announce,
             hang_up=scene.hang_up,
             answered_at=trio.current_time(),
         )
@@ -579,6 +586,7 @@ async def test_a_call_whose_time_was_up_before_it_began_is_over(autojump_clock: 
             terms=Terms(session=SESSION, time_limit_seconds=10),
             tools=Toolbox([], CALL),
             diary=scene.diary,
+            announce=scene.announce,
             hang_up=scene.hang_up,
             answered_at=trio.current_time() - 13,
         )
@@ -946,6 +954,7 @@ async def test_a_bug_raises_says_goodbye_to_the_agent_and_closes_both_legs(autoj
                 terms=Terms(session=SESSION, time_limit_seconds=60),
                 tools=Toolbox([], CALL),
                 diary=Torn(),
+                announce=scene.announce,
                 hang_up=scene.hang_up,
                 answered_at=trio.current_time(),
             ).run()

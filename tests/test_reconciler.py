@@ -14,12 +14,13 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from relay.carrier import AlreadyEnded, CarrierCall, NotHungUp, Unavailable, Uncertain
+from relay.carrier import AlreadyEnded, CarrierCall, HungUp, NotHungUp, Unavailable, Uncertain
 from relay.compliance import DialRequest, Permit, Purpose, check
 from relay.doubt import LISTED_SECONDS, UNKNOWN_SECONDS
 from relay.outcomes import Blame, Ending, Reason
-from relay.reconciler import ORPHANS_AT_ONCE, RECONCILE_SECONDS, RENEW_SECONDS
+from relay.reconciler import ORPHANS_AT_ONCE, RECONCILE_SECONDS, RENEW_SECONDS, UNCONFIRMED
 from relay.store import LEASE_SECONDS, CallRecord, ListEntry, Listing, Status, StoreError, open_spool
+from relay.store.chain import Integrity
 from relay.switchboard import Document
 from relay.wire.callbacks import (
     CarrierStatus,
@@ -227,6 +228,55 @@ async def test_a_bug_in_one_round_stops_no_later_one(autojump_clock: MockClock) 
         await settled(desk, record.id)
 
 
+# ---- calls that have ended ------------------------------------------------------------------------
+
+
+async def test_a_hang_up_that_failed_is_tried_again_until_the_carrier_confirms(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_desk() as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        desk.carrier.status = CarrierCall(SID, CarrierStatus.IN_PROGRESS, NUMBER)
+        desk.carrier.hang_up_answer = NotHungUp("503")
+        line = await desk.placed()
+        await trio.sleep(1)
+        desk.board.hang_up(line, goodbye=False)
+        await desk.ended(line, Blame.US, Reason.OPERATOR)
+        tried = len(desk.carrier.hung_up)
+        await trio.sleep(2 * A_ROUND_SECONDS)
+        assert len(desk.carrier.hung_up) > tried
+        kept = await desk.store.get(line.record.id)
+        assert kept is not None
+        assert kept.carrier_confirmed_at is None
+        desk.carrier.hang_up_answer = HungUp()
+        desk.carrier.status = CarrierCall(SID, CarrierStatus.COMPLETED, NUMBER)
+        await trio.sleep(A_ROUND_SECONDS)
+        kept = await desk.store.get(line.record.id)
+        assert kept is not None
+        assert kept.carrier_confirmed_at is not None
+        tried = len(desk.carrier.hung_up)
+        await trio.sleep(10 * A_ROUND_SECONDS)
+        assert len(desk.carrier.hung_up) == tried
+        assert desk.store.saved == [line.record.id]
+
+
+async def test_a_carrier_that_never_confirms_is_asked_for_hours_and_not_for_ever(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_desk() as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        desk.carrier.status = Unavailable(None, 503, "no answer")
+        desk.carrier.hang_up_answer = NotHungUp("503")
+        line = await desk.placed()
+        desk.board.hang_up(line, goodbye=False)
+        await desk.ended(line, Blame.US, Reason.OPERATOR)
+        await trio.sleep(UNCONFIRMED.total_seconds())
+        tried = len(desk.carrier.hung_up)
+        assert tried > 100
+        await trio.sleep(10 * A_ROUND_SECONDS)
+        assert len(desk.carrier.hung_up) == tried
+
+
 # ---- calls that we hold ---------------------------------------------------------------------------
 
 
@@ -422,7 +472,7 @@ async def test_a_call_that_ends_during_an_outage_gets_its_own_record_and_not_an_
 # ---- after the end --------------------------------------------------------------------------------
 
 
-async def test_what_comes_after_the_end_changes_nothing_but_the_confirmation(
+async def test_what_comes_after_the_end_adds_the_confirmation_and_the_recording_and_changes_nothing(
     autojump_clock: MockClock,
 ) -> None:
     async with open_desk() as desk:
@@ -432,7 +482,7 @@ async def test_what_comes_after_the_end_changes_nothing_but_the_confirmation(
         desk.board.hang_up(line, goodbye=False)
         ended = (await desk.ended(line, Blame.US, Reason.OPERATOR)).as_json()
         ready = RecordingCallback(SID, "RE" + "3" * 32, RecordingStatus.COMPLETED)
-        desk.board.recorded(line.record.id, ready)
+        await desk.board.recorded(line.record.id, ready)
         await desk.says(line, CarrierStatus.COMPLETED)
         await desk.store.suppress([ListEntry(line.record.to, Listing.ADDED, "t", "t", virtual_now())])
         assert not await desk.board.hang_up_elsewhere(line.record.id, goodbye=True)
@@ -440,7 +490,11 @@ async def test_what_comes_after_the_end_changes_nothing_but_the_confirmation(
         await trio.sleep(2 * A_ROUND_SECONDS)
         kept = await desk.store.get(line.record.id)
         assert kept is not None
-        assert {name for name, value in kept.as_json().items() if value != ended[name]} == {
-            "carrier_confirmed_at"
-        }
+        shown = kept.as_json()
+        assert {name for name in shown if shown[name] != ended[name]} == {"carrier_confirmed_at", "events"}
+        (late,) = shown["events"][len(ended["events"]) :]
+        assert (late["event"], late["recording_sid"]) == ("recording", ready.recording_sid)
+        verification = await desk.store.verify(line.record.id)
+        assert verification is not None
+        assert verification.integrity is Integrity.INTACT
         assert timedelta(0) <= virtual_now() - (kept.ended_at or virtual_now())

@@ -144,6 +144,8 @@ class FakeCarrier:
         await trio.sleep(0.1)
         if isinstance(self.hang_up_answer, Exception):
             raise self.hang_up_answer
+        if isinstance(self.hang_up_answer, HungUp) and isinstance(self.status, CarrierCall):
+            self.status = replace(self.status, status=CarrierStatus.COMPLETED)
         return self.hang_up_answer
 
     async def status_of(self, sid: str) -> CarrierCall | Unavailable | None:
@@ -328,7 +330,8 @@ class Desk:
 
     async def joins(self, call_id: str, attempt: int) -> Far:
         """Twilio connects the stream of a document that it has fetched; answers with the far end."""
-        line = await self.board.admit(call_id, attempt, SID)
+        known = self.board.line(call_id)
+        line = await self.board.admit(call_id, attempt, (known and known.record.sid) or SID)
         assert line is not None
         ours, theirs = memory_pair()
         self.streams.append(ours)
@@ -706,7 +709,9 @@ async def test_a_stream_that_the_carrier_gave_up_ends_the_call(autojump_clock: M
     async with open_desk() as desk:
         line = await desk.placed()
         await desk.streams_in(line)
-        desk.board.stream_called_back(line.record.id, StreamCallback(SID, StreamEvent.ERROR, STREAM, "31921"))
+        await desk.board.stream_called_back(
+            line.record.id, StreamCallback(SID, StreamEvent.ERROR, STREAM, "31921")
+        )
         await desk.ended(line, Blame.CARRIER, Reason.LOST)
 
 
@@ -729,7 +734,7 @@ async def test_the_record_is_closed_with_the_call(autojump_clock: MockClock) -> 
         await trio.sleep(5)
         assert line.record.status is Status.ENDED  # the apology was heard, or its time was up
         closed = line.record.as_json()
-        desk.board.machine_detected(line.record.id, AmdCallback(SID, AnsweredBy.HUMAN))
+        await desk.board.machine_detected(line.record.id, AmdCallback(SID, AnsweredBy.HUMAN))
         await desk.says(line, CarrierStatus.RINGING)
         assert await desk.board.document(line.record.id, 1) is Document.HANG_UP
         assert line.record.as_json() == closed
@@ -957,6 +962,7 @@ async def test_a_bug_in_one_call_does_not_disturb_another(autojump_clock: MockCl
                 broken = await desk.place()
                 await trio.sleep(1)
             case "agent":
+                desk.carrier.answer = Placed("CA" + "2" * 32)
                 desk.agent_fails = ZeroDivisionError()
                 broken = await desk.placed()
                 await desk.streams_in(broken)

@@ -45,9 +45,10 @@ class WishKind(StrEnum):
     STOP = "stop"  # the number was put on the suppression list, or took its consent back
     CALLBACK = "callback"  # the carrier told another node how far it has come
     KEY = "key"  # a key pressed during the disclosure, posted to another node
+    ANSWERED = "answered"  # somebody has picked up, earlier than the owner may know
     FETCHED = "fetched"  # another node has served the document, or refused to
     ANSWERED_BY = "answered-by"  # the verdict of the carrier's answering-machine detection
-    STREAM_LOST = "stream-lost"  # the carrier has given the stream up
+    STREAM = "stream"  # the carrier's word on a stream
     NOTED = "noted"  # lines for the diary, from somebody who may not write them
 
 

@@ -113,7 +113,8 @@ def operator_routes(
             return _refused(placed.forbidden, 403)
         if placed.refusal is not None:
             return error(502, "carrier-refused", placed.refusal)
-        return jsonify(placed.record.summary()), 201 if placed.record.sid else 202
+        record = await switchboard.newest(placed)
+        return jsonify(record.summary()), 201 if record.sid else 202
 
     @routes.get("/calls")
     @security_scheme([{"bearer": []}])
@@ -142,7 +143,11 @@ def operator_routes(
         except ValueError:
             return error(422, "bad-value", 'the body is {"goodbye": true}, {"goodbye": false} or empty')
         line = switchboard.line(call_id)
-        if line is not None and line.record.status is not Status.ENDED:
+        if (
+            line is not None
+            and line.record.status is not Status.ENDED
+            and await switchboard.holds(line) is not False
+        ):
             switchboard.hang_up(line, goodbye=wish.goodbye)
             return jsonify(line.record.summary()), 202
         record = await store.get(call_id)

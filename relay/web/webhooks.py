@@ -112,9 +112,10 @@ def webhook_routes(switchboard: Switchboard, trust: Trust) -> Blueprint:
     @routes.route(twiml.TWIML_PATH, methods=["GET", "POST"])
     async def document() -> ResponseReturnValue:
         """The call's document: connect the stream, or whatever follows it."""
-        call_id, _ = await our_call()
+        call_id, form = await our_call()
         number = _number(request.args.get("attempt", ""))
-        text = await write(await switchboard.document(call_id, number), call_id, number)
+        call_sid = dict(form).get("CallSid", "")
+        text = await write(await switchboard.document(call_id, number, call_sid), call_id, number)
         return Response(text, content_type="text/xml; charset=utf-8")
 
     @routes.post(twiml.KEY_PATH)
@@ -146,8 +147,9 @@ def webhook_routes(switchboard: Switchboard, trust: Trust) -> Blueprint:
     async def stream_status() -> ResponseReturnValue:
         """Start, stop and errors of the media stream."""
         call_id, form = await our_call()
+        attempt = _number(request.args.get("attempt", ""))
         with _readable():
-            switchboard.stream_called_back(call_id, callbacks.read_stream(form))
+            await switchboard.stream_called_back(call_id, callbacks.read_stream(form), attempt)
         return "", 204
 
     @routes.post(twiml.AMD_PATH)
@@ -155,7 +157,7 @@ def webhook_routes(switchboard: Switchboard, trust: Trust) -> Blueprint:
         """The verdict on who answered."""
         call_id, form = await our_call()
         with _readable():
-            switchboard.machine_detected(call_id, callbacks.read_amd(form))
+            await switchboard.machine_detected(call_id, callbacks.read_amd(form))
         return "", 204
 
     @routes.post(twiml.RECORDING_PATH)
@@ -163,7 +165,7 @@ def webhook_routes(switchboard: Switchboard, trust: Trust) -> Blueprint:
         """A recording is ready."""
         call_id, form = await our_call()
         with _readable():
-            switchboard.recorded(call_id, callbacks.read_recording(form))
+            await switchboard.recorded(call_id, callbacks.read_recording(form))
         return "", 204
 
     return routes
