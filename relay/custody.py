@@ -176,6 +176,9 @@ class Custody:
             if record.answered_at is not None:
                 at = {"at": record.answered_at.isoformat()}
                 await self._store.wish(record.id, WishKind.ANSWERED, at)
+            if record.answered_by is not None:
+                verdict = {"who": record.answered_by, "sid": record.sid}
+                await self._store.wish(record.id, WishKind.ANSWERED_BY, verdict)
             if kind := _wanted(line.ending):
                 await self._store.wish(record.id, kind)
         except StoreError as problem:

@@ -196,6 +196,20 @@ class CountingStore(MemoryStore):
         self._look()
         return await super().renew(node, call_ids, lease_seconds)
 
+    async def lost(self, node: str, call_ids: Collection[str]) -> set[str]:
+        self._look()
+        return await super().lost(node, call_ids)
+
+    async def take_stream(
+        self, call_id: str, attempt: int, sid: str, node: str, lease_seconds: float
+    ) -> int | None:
+        self._look()
+        return await super().take_stream(call_id, attempt, sid, node, lease_seconds)
+
+    async def unconfirmed(self, since: datetime, lease_seconds: float, limit: int) -> list[CallRecord]:
+        self._look()
+        return await super().unconfirmed(since, lease_seconds, limit)
+
     async def orphans(self, node: str, lease_seconds: float, limit: int) -> list[CallRecord]:
         self._look()
         return await super().orphans(node, lease_seconds, limit)
@@ -234,6 +248,7 @@ class Desk:
         clock: Callable[[], datetime] = virtual_now,
         spool: Spool | None = None,
         rule_time: Callable[[], datetime | None] = lambda: OFFICE_HOURS,
+        profiles: dict[str, Profile] | None = None,  # the usual one
         calls_per_hour: int = 1_000_000,
         profile: Profile = PROFILE,
         tools: Sequence[Tool] = (),
@@ -269,7 +284,7 @@ class Desk:
             store=ledger,
             spool=self.spool,
             gatekeeper=self.gatekeeper,
-            profiles={"default": profile, "announced": ANNOUNCED}.get,
+            profiles=({"default": profile, "announced": ANNOUNCED} if profiles is None else profiles).get,
             tools={"default": tools, "announced": ()},
             clock=clock,
             probe=self.probe,
