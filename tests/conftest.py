@@ -33,6 +33,7 @@ NEEDS: Final[dict[str, tuple[Callable[[], bool], str]]] = {
         lambda: "RELAY_OUTSIDE_RIG" in os.environ,
         "RELAY_OUTSIDE_RIG=path of a program that plays carrier and agent",
     ),
+    "needs_haproxy": (lambda: shutil.which("haproxy") is not None, "apt-get install haproxy"),
     "needs_postgres": (_has_postgres, "apt-get install postgresql"),
 }
 
