@@ -463,8 +463,8 @@ async def test_an_agent_that_is_lost_has_its_farewell_from_any_node(autojump_clo
     async with open_nodes() as nodes:
         nodes.c.agent_fails = LegClosed(Blame.AGENT, Reason.UNREACHABLE, "no route")
         line = await nodes.a.placed()
-        await nodes.streams_elsewhere(line)
-        await trio.sleep(1)
+        phone = await nodes.streams_elsewhere(line)
+        await phone.wait_closed()
         assert await nodes.b.board.document(line.record.id, 1, SID) is Document.SAY
         await nodes.b.board.carrier_called_back(line.record.id, StatusCallback(SID, CarrierStatus.COMPLETED))
         await nodes.only_record(line.record.id, Blame.AGENT, Reason.UNREACHABLE)
