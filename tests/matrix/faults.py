@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
+from relay.line import WIND_UP_SECONDS
 from relay.outcomes import Blame, Ending, Reason
 from relay.sessions import READY_SECONDS
-from relay.switchboard import WIND_UP_SECONDS
 from relay.wire.callbacks import CarrierStatus
 from tests.far_ends import TEXT, frame
 
