@@ -22,8 +22,8 @@ __all__ = ["postgres_server", "postgres_url"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs_postgres]
 
-# Every call ends in one of these ways: on a busy machine a scripted person and a scripted agent may wait for each
-# other to speak, and the person hangs up then.
+# Every call ends in one of these ways: on a busy machine a scripted person and a scripted agent may wait for
+# each other to speak, and the person hangs up then.
 WHOLE = {("nobody", "goodbye"), ("callee", "hung-up")}
 TURNS = [{"say": "Yes?", "pause_seconds": 0.2}, {"say": "Thank you.", "pause_seconds": 0.2}]
 CALLEE = {"leave_after_seconds": 8.0, "turn": TURNS}
