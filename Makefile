@@ -58,7 +58,7 @@ test-fast: $(VENV)/.dev ## the tests that take no time, under a minute
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 .PHONY: check
-check: format-check lint types imports coverage ## all that must hold before a change is kept
+check: format-check lint types imports audit coverage ## all that must hold before a change is kept
 
 .PHONY: format
 format: $(VENV)/.dev ## lay out the code
@@ -84,6 +84,18 @@ types: $(VENV)/.dev ## mypy --strict
 .PHONY: imports
 imports: $(VENV)/.dev ## the floors: who may import whom
 	$(BIN)/lint-imports --no-logo
+
+# In an environment of its own: what it needs is nobody else's business.
+AUDIT := $(VENV)/audit
+
+$(AUDIT)/.made: $(VENV)/.made requirements/audit.txt
+	@$(BIN)/python -m venv --clear $(AUDIT)
+	@$(AUDIT)/bin/pip --quiet --disable-pip-version-check install --require-hashes -r requirements/audit.txt
+	@touch $@
+
+.PHONY: audit
+audit: $(AUDIT)/.made ## known vulnerabilities of the pinned packages, where their list can be reached
+	@$(AUDIT)/bin/python scripts/audit.py requirements/runtime.txt requirements/build.txt
 
 .PHONY: coverage
 coverage: $(VENV)/.dev ## the tests, and which branches they reach
