@@ -9,6 +9,7 @@ import json
 import random
 import time
 from base64 import b64decode
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
 from wsproto.utilities import LocalProtocolError
 
-from relay.simulator.conversation import FAULTS_OF_TALK, Conversation
+from relay.simulator.conversation import FAULTS_OF_TALK, MOMENTS, Conversation
 from relay.simulator.ledger import Ledger
 from relay.simulator.outbox import Outbox
 from relay.simulator.scenario import Scenario
@@ -33,6 +34,7 @@ HANDSHAKE_SECONDS = 5.0
 UPDATE_SECONDS = 0.25  # from our reading of the first update to session.updated
 READY_SECONDS = 0.017  # from there to session.ready
 SESSION_SECONDS = 3595  # what `expires_at` promises on the live service
+GRACE_SECONDS = 30.0  # documented: for so long a session outlives its socket, and is billed
 STALL_SECONDS = 15.0  # how long "stop-reading" lasts; then this end reads again and sees what became of it
 # The queue between the library's reader and ours. When it is full the library stops reading, pongs included:
 # it is so only while the scenario says that this end does not read.
@@ -78,6 +80,19 @@ class AgentEmulator:
         self.rng = rng
         self.wall_clock = wall_clock
         self._api_key = api_key
+        self._sessions: dict[str, _Connection] = {}  # that can be resumed, by their id
+
+    def keep(self, session_id: str, connection: _Connection) -> None:
+        """A session is ready on this connection; those whose grace is over are forgotten."""
+        self._sessions = {id_: kept for id_, kept in self._sessions.items() if kept.is_resumable}
+        self._sessions[session_id] = connection
+
+    def take(self, session_id: str, token: str) -> _Connection | None:
+        """Give a session away to whoever has its token; nobody can take it twice from one connection."""
+        kept = self._sessions.get(session_id)
+        if kept is None or not kept.is_resumable or kept.resume_token != token:
+            return None
+        return self._sessions.pop(session_id)
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Serve one connection to its end, over any stream, and leave nothing open."""
@@ -86,7 +101,8 @@ class AgentEmulator:
                 request = await self._upgrade(reader, stream)
                 if request is not None:
                     ws = await request.accept()  # waits for nothing but room in the socket's empty buffer
-                    await _Connection(self, stream, ws).run(self._authorises(request))
+                    credential = self._credential(request)
+                    await _Connection(self, stream, ws, credential).run(self._authorises(credential))
                 reader.cancel_scope.cancel()
         except* (ConnectionClosed, LocalProtocolError):
             # trio-websocket's reader leaks these when a peer vanishes while it answers a frame.
@@ -97,11 +113,7 @@ class AgentEmulator:
     async def _upgrade(self, reader: trio.Nursery, stream: trio.abc.Stream) -> WebSocketRequest | None:
         """Wait for the request. Every one is accepted, whatever its key, unless the scenario refuses it."""
         with trio.move_on_after(HANDSHAKE_SECONDS):
-            request = await wrap_server_stream(
-                reader,
-                stream,
-                message_queue_size=UNREAD_MESSAGES,
-            )
+            request = await wrap_server_stream(reader, stream, message_queue_size=UNREAD_MESSAGES)
             refusals = [f.kind for f in self.script_for({}).fault if f.kind.startswith("refuse:")]
             if not refusals:
                 return request
@@ -109,13 +121,18 @@ class AgentEmulator:
             await request.reject(int(refusals[0].removeprefix("refuse:")))
         return None
 
-    def _authorises(self, request: WebSocketRequest) -> bool:
+    def _credential(self, request: WebSocketRequest) -> str:
         """The live service takes the bare key as well as the documented `Bearer` form."""
         headers = {name.lower(): value.decode("latin-1") for name, value in request.headers}
         path = request.path.partition("?")[0]
         if path != PATH:
             self.ledger_for({}).violate("agent", f"the path of the upgrade is {path}, not {PATH}")
-        return headers.get(b"authorization", "").removeprefix("Bearer ") == self._api_key
+        return headers.get(b"authorization", "").removeprefix("Bearer ")
+
+    def _authorises(self, credential: str) -> bool:
+        """The account's key opens any session, a resume token its own one."""
+        tokens = (kept.resume_token for kept in self._sessions.values() if kept.is_resumable)
+        return credential == self._api_key or credential in tokens
 
 
 async def serve_agent(
@@ -130,7 +147,13 @@ async def serve_agent(
 class _Connection:
     """One session on one socket."""
 
-    def __init__(self, emulator: AgentEmulator, stream: trio.abc.Stream, ws: WebSocketConnection) -> None:
+    def __init__(
+        self, emulator: AgentEmulator, stream: trio.abc.Stream, ws: WebSocketConnection, credential: str
+    ) -> None:
+        self.resume_token = ""
+        self._credential = credential
+        self._lost_at: float | None = None
+        self._is_over = False  # ended, refused or expired: never to be resumed
         self._emulator = emulator
         self._ws = ws
         self._scenario = emulator.script_for({})
@@ -143,12 +166,21 @@ class _Connection:
 
     async def run(self, authorised: bool) -> None:
         """Until the socket is closed, by either side."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._converse, nursery, authorised)
-            await self._outbox.run()
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._converse, nursery, authorised)
+                await self._outbox.run()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._lost_at = trio.current_time()
         closed = self._ws.closed
         self._ledger.record("agent", "noted", "closed", {"code": closed.code if closed else None})
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether the session outlives its socket: it is not over, nor is its grace."""
+        is_late = self._lost_at is not None and trio.current_time() > self._lost_at + GRACE_SECONDS
+        return not (self._is_over or is_late)
 
     # What comes in
 
@@ -191,17 +223,17 @@ class _Connection:
         self._ledger.record("agent", "received", kind, fields, event.get("audio"))
         if opening:
             self._take_first_update(event.get("session"), nursery)
-        elif not self._obey(kind, event):
+        elif not self._obey(kind, event, nursery):
             known = f"Invalid message format for type '{kind}'"
             unknown = f"Unknown message type: {kind}"
             self._reject("invalid_format", known if kind in _CLIENT_EVENTS else unknown)
 
-    def _obey(self, kind: str, event: dict[str, Any]) -> bool:
+    def _obey(self, kind: str, event: dict[str, Any], nursery: trio.Nursery) -> bool:
         """Act on a message after the first update; whether it had a form that is known."""
         if kind == "session.end":
             self._end()
         elif self._config is None:
-            return self._resume(event)
+            return self._resume(event, nursery)
         elif kind == "session.update":
             self._take_later_update(event.get("session"), self._config)
         elif self._conversation is not None:
@@ -236,12 +268,31 @@ class _Connection:
         except ValueError:
             self._reject("invalid_audio", "Invalid audio data")
 
-    def _resume(self, event: dict[str, Any]) -> bool:
-        """Tried eight times on the live service, resuming never worked, and this was the answer."""
+    def _resume(self, event: dict[str, Any], nursery: trio.Nursery) -> bool:
+        """Take a lost session up again: nothing is replayed, and what was being said is gone.
+
+        Tried eight times on the live service without the token, it never worked, and this was the answer.
+        """
         if event.get("type") != "session.resume" or not isinstance(event.get("session_id"), str):
             return False
-        self._report("session_not_found", "Session not found or grace window has expired")
+        lost = self._emulator.take(event["session_id"], self._credential)
+        if lost is not None:
+            self._scenario, self._ledger = lost._scenario, lost._ledger
+            self._outbox.ledger = lost._ledger
+        if lost is None or lost._conversation is None or not self._scenario.agent.resumes:
+            self._report("session_not_found", "Session not found or grace window has expired")
+            return True
+        lost._outbox.abandon()  # it may not know yet that its socket is lost
+        self._session_id, self._config = lost._session_id, lost._config
+        self._conversation = lost._conversation
+        self._conversation.move(self._outbox.emit, self._strike)
+        nursery.start_soon(self._go_on, self._conversation)
         return True
+
+    async def _go_on(self, conversation: Conversation) -> None:
+        await trio.sleep(READY_SECONDS)
+        self._outbox.emit("session.ready", **self._ready_fields(conversation.config, []))
+        await conversation.run()
 
     def _take_first_update(self, session: object, nursery: trio.Nursery) -> None:
         try:
@@ -268,7 +319,7 @@ class _Connection:
 
     async def _open(self, config: SessionConfig) -> None:
         faults = self._scenario.faults("agent", "before-ready")
-        for kind in faults:
+        for kind in self._unspent("before-ready"):
             if kind not in _OPENING_FAULTS | FAULTS_OF_TALK and not kind.startswith("refuse:"):
                 self._strike(kind)
         await trio.sleep(UPDATE_SECONDS)
@@ -278,24 +329,42 @@ class _Connection:
             return
         self._outbox.emit("session.ready", **self._ready_fields(config, faults))
         self._conversation = Conversation(
-            self._scenario, config, self._emulator.voices, self._emulator.rng, self._outbox.emit, self._strike
+            self._scenario,
+            config,
+            self._emulator.voices,
+            self._emulator.rng,
+            self._outbox.emit,
+            self._strike,
+            {at: self._unspent(at) for at in MOMENTS},
         )
         async with trio.open_nursery() as nursery:
-            for fault in self._scenario.fault:
-                if fault.leg == "agent" and fault.at.startswith("seconds:"):
-                    after_seconds = float(fault.at.removeprefix("seconds:"))
-                    nursery.start_soon(self._strike_later, self._conversation, after_seconds, fault.kind)
+            for at in {fault.at for fault in self._scenario.fault if fault.at.startswith("seconds:")}:
+                for kind in self._unspent(at):
+                    after_seconds = float(at.removeprefix("seconds:"))
+                    nursery.start_soon(self._strike_later, self._conversation, after_seconds, kind)
             await self._conversation.run()
+
+    def _unspent(self, at: str) -> list[str]:
+        """What strikes this session at that moment: each fault strikes a call as often as it says."""
+        struck = Counter(str(e.fields["kind"]) for e in self._ledger.select("agent", "noted", "mishap"))
+        unspent = []
+        for fault in (fault for fault in self._scenario.fault if fault.leg == "agent"):
+            if fault.at == at and struck[fault.kind] < fault.times:
+                unspent.append(fault.kind)
+            struck[fault.kind] -= fault.times
+        return unspent
 
     async def _strike_later(self, conversation: Conversation, after_seconds: float, kind: str) -> None:
         await trio.sleep(after_seconds)
         conversation.fail(kind)
 
     def _ready_fields(self, config: SessionConfig, faults: list[str]) -> dict[str, Any]:
+        self.resume_token = f"{self._emulator.rng.getrandbits(128):032x}"
+        self._emulator.keep(self._session_id, self)
         fields: dict[str, Any] = {
             "session_id": self._session_id,
             "expires_at": int(self._emulator.wall_clock()) + SESSION_SECONDS,
-            "resume_token": f"{self._emulator.rng.getrandbits(128):032x}",
+            "resume_token": self.resume_token,
         }
         if "ready-without-config" not in faults:
             fields["config"] = config.echo(self._session_id)
@@ -306,6 +375,7 @@ class _Connection:
     def _end(self) -> None:
         seconds = trio.current_time() - self._opened_at
         self._outbox.emit("session.ended", session_duration_seconds=seconds, audio_duration_seconds=None)
+        self._is_over = True
         self._outbox.close(1000)
 
     def _reject(self, code: str, message: str, param: str | None = None) -> None:
@@ -318,6 +388,7 @@ class _Connection:
         nullable = {"session_id": self._session_id, "param": None, **fields}
         self._outbox.emit("session.error", code=code, message=message, **nullable)
         if fatal:
+            self._is_over = True
             self._outbox.close(POLICY_VIOLATION)
 
     def _strike(self, kind: str) -> None:

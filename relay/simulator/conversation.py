@@ -35,10 +35,11 @@ REQUEST_TO_REPLY_SECONDS = 0.18
 
 MID_SPEECH_SECONDS = 0.5  # how far into the audible part of a reply a fault strikes
 LATE_CHUNKS = 5
+TURN_IN_THE_PAST = "\ncallee: "  # how a prompt tells of a turn of the callee's
 FAULTS_OF_TALK = frozenset(
     {"late-audio", "missing-status", "silent-reply"}
 )  # the socket knows nothing of them
-_MOMENTS = ("opening", "mid-speech", "tool-running", "farewell")  # those that belong to a reply
+MOMENTS = ("opening", "mid-speech", "tool-running", "farewell")  # those that belong to a reply
 
 
 class Emit(Protocol):
@@ -70,6 +71,8 @@ class _PendingCall:
     over_http: bool = False
     answered: trio.Event = field(default_factory=trio.Event)
     answered_at: float = float("inf")
+    then: str = ""  # what is said about the result
+    is_orphan: bool = False  # the turn that waited for the result was lost with its socket
 
 
 class Conversation:
@@ -87,6 +90,7 @@ class Conversation:
         rng: random.Random,
         emit: Emit,
         strike: Callable[[str], None],
+        faults: dict[str, list[str]],
     ) -> None:
         self.config = config
         self._scenario = scenario
@@ -94,10 +98,13 @@ class Conversation:
         self._rng = rng
         self._emit = emit
         self._strike = strike
-        self._faults = {at: scenario.faults("agent", at) for at in _MOMENTS}
+        self._faults = faults
         self._late_audio = False
         self._missing_status = False
-        self._turns = iter(scenario.agent.turn)
+        # What a prompt tells of the call so far was said in an earlier session: its turns are over.
+        past = (config.system_prompt or "").count(TURN_IN_THE_PAST)
+        self._turns = iter(scenario.agent.turn[past:])
+        self._has_greeted = False
         # Full only when the service floods us with reply.create: what does not fit is dropped.
         self._asked, self._to_do = trio.open_memory_channel[Callable[[], Awaitable[None]]](16)
         self._turn = trio.CancelScope()
@@ -112,11 +119,21 @@ class Conversation:
 
     async def run(self) -> None:
         """Greet, then take the turns as they come, until cancelled."""
-        if self.config.greeting:
+        if self.config.greeting and not self._has_greeted:
+            self._has_greeted = True
             self._ask(partial(self._speak, self.config.greeting, moment="opening"))
         async for turn in self._to_do:
             with trio.CancelScope() as self._turn:
                 await turn()
+
+    def move(self, emit: Emit, strike: Callable[[str], None]) -> None:
+        """Go on over another socket. What was being said is lost, and so is what is half heard."""
+        self._emit, self._strike = emit, strike
+        self._reply = None
+        self._unframed = b""
+        self._forget_callee()
+        for call in self._calls.values():
+            call.is_orphan = not call.answered.is_set()
 
     # What the service and the callee do
 
@@ -144,6 +161,8 @@ class Conversation:
         call.answered_at = trio.current_time()
         call.holding = False
         call.answered.set()
+        if call.is_orphan and call.then:
+            self._ask(partial(self._speak, call.then))
         return None
 
     def speak_as_told(self, instructions: str) -> None:
@@ -236,7 +255,7 @@ class Conversation:
     async def _answer(self, turn: AgentTurn) -> None:
         moment = "mid-speech"
         if turn.tool is not None:
-            if not await self._wait_result(await self._call_silently(turn.tool)):
+            if not await self._wait_result(await self._call_silently(turn.tool, turn.reply)):
                 return
             moment = _moment_after(turn.tool)
         if turn.reply:
@@ -266,22 +285,22 @@ class Conversation:
         if call is not None:
             await self._wait_result(call)
 
-    async def _call_silently(self, tool: ToolCall) -> _PendingCall:
+    async def _call_silently(self, tool: ToolCall, then: str) -> _PendingCall:
         """The pre-amble: a silent reply with the tool.call in it, open until shortly after the result."""
         reply = self._open_reply("", b"")
         while reply.sent < PREAMBLE_SECONDS * BYTES_PER_SECOND:
             await self._send_chunk_at_pace(reply)
-        call = self._place_call(tool)
+        call = self._place_call(tool, then)
         held_until = trio.current_time() + PREAMBLE_HOLD_SECONDS
         while trio.current_time() < min(held_until, call.answered_at + RESULT_TO_REPLY_SECONDS):
             await self._send_chunk_at_pace(reply)
         self._close_reply("completed")
         return call
 
-    def _place_call(self, tool: ToolCall) -> _PendingCall:
+    def _place_call(self, tool: ToolCall, then: str = "") -> _PendingCall:
         declared = self.config.tool(tool.name)
         over_http = declared.http is not None
-        call = _PendingCall(declared.timeout_seconds, declared.execution_mode == "hold", over_http)
+        call = _PendingCall(declared.timeout_seconds, declared.execution_mode == "hold", over_http, then=then)
         if over_http:  # answered at once: whoever answers is under the same roof
             call.answered_at = trio.current_time()
             call.answered.set()

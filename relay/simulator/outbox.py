@@ -56,6 +56,11 @@ class Outbox:
         self._enqueue(f"close:{code}")
         self.closing = True
 
+    def abandon(self) -> None:
+        """Send nothing more, and leave the socket to whoever closes it."""
+        self.closing = True
+        self._scope.cancel()
+
     def _enqueue(self, item: dict[str, Any] | str) -> None:
         if self.closing:
             return

@@ -156,22 +156,29 @@ class Agent(_Part):
     """The emulated voice agent: one turn for each turn of the callee that it has heard to its end.
 
     The silence that ends the callee's turn depends on `mode`; `commit_seconds` overrides it. `stored` has the
-    sessions of agents that are stored at the vendor, by their `agent_id`.
+    sessions of agents that are stored at the vendor, by their `agent_id`. `resumes`: a lost session comes back to its
+    token.
     """
 
     mode: Literal["min_latency", "balanced", "max_accuracy"] = "balanced"
     commit_seconds: Annotated[float, Field(ge=0.3, le=10)] | None = None
+    resumes: bool = True
     turn: tuple[AgentTurn, ...] = ()
     otherwise: str = "Sorry, could you say that again?"
     stored: dict[str, dict[str, Any]] = {}
 
 
 class Fault(_Part):
-    """One thing that goes wrong at a far end. `seconds:N` counts from when that leg is ready for audio."""
+    """One thing that goes wrong at a far end. `seconds:N` counts from when that leg is ready for audio.
+
+    `times`: how many sessions of the call it strikes, where the leg is the agent's; a `refuse` and an opening
+    that is wrong meet all of them.
+    """
 
     leg: Literal["phone", "agent"]
     at: Annotated[str, AfterValidator(_check_moment)] = "mid-speech"
     kind: FaultKind
+    times: int = Field(default=1, ge=1, le=10)
 
     @model_validator(mode="after")
     def _can_happen(self) -> Self:

@@ -46,6 +46,14 @@ def broken(leg: str, at: str, kind: str, **changes: Any) -> Scenario:
     return scene(f"{leg} {kind} {at}", fault=[{"leg": leg, "at": at, "kind": kind}], **changes)
 
 
+def gone(at: str, kind: str) -> Scenario:
+    """The same call, whose agent goes and never comes back."""
+    faults = [{"leg": "agent", "at": at, "kind": kind}]
+    faults += [{"leg": "agent", "at": "before-ready", "kind": "close:1013", "times": 10}]
+    call = scene(f"agent {kind} {at}", fault=faults if at != "before-ready" else [{**faults[0], "times": 10}])
+    return call.model_copy(update={"agent": call.agent.model_copy(update={"resumes": False})})
+
+
 @asynccontextmanager
 async def quiet_stage(data_dir: Path, **settings: Any) -> AsyncIterator[Stage]:
     """A stage whose agent is brief and whose speech never varies; an error in its log fails the test."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from pathlib import Path
 
 import pytest
 import trio
 
 from relay import doubt
+from relay.clips import shipped
 from relay.rehearsal import FROM_NUMBER, Performance
 from relay.simulator.ledger import Ledger
 from relay.simulator.placed_call import PlacedCall
 from relay.simulator.rest import read_dial_order
 from relay.simulator.scenario import Scenario, shipped_scenario
 from relay.simulator.verdict import Run, judge
-from tests.e2e.scenes import EXPLANATION, broken, ending, quiet_stage, scene
+from tests.e2e.scenes import EXPLANATION, broken, ending, gone, quiet_stage, scene
 
 TALK = {"turn": [{"say": "Yes?", "pause_seconds": 0.2}]}
 MONOLOGUE = {"commit_seconds": 0.3, "turn": [{"reply": EXPLANATION}]}
@@ -47,7 +49,7 @@ ENDINGS: list[tuple[Scenario, tuple[str, str]]] = [
     (broken("agent", "mid-speech", "error:session_expired"), ("agent", "error")),
     (broken("agent", "mid-speech", "error:invalid_audio"), ("nobody", "goodbye")),
     (broken("agent", "mid-speech", "missing-status"), ("nobody", "goodbye")),
-    (broken("agent", "mid-speech", "close:1011"), ("agent", "lost")),
+    (gone("mid-speech", "close:1011"), ("agent", "lost")),
 ]
 SIDE_BY_SIDE = 5  # of calls whose far ends run in this process too
 
@@ -103,14 +105,16 @@ async def test_a_shipped_scenario_holds_every_check(name: str, tmp_path: Path) -
         ({"ASSEMBLYAI_WS_URL": "ws://127.0.0.1:9/v1/ws"}, None, ("agent", "unreachable")),
     ],
 )
-async def test_an_agent_that_cannot_be_had_ends_the_call_with_a_spoken_apology(
+async def test_an_agent_that_cannot_be_had_ends_the_call_with_an_apology_on_the_stream(
     settings: dict[str, str], fault: str | None, wanted: tuple[str, str], tmp_path: Path
 ) -> None:
     async with quiet_stage(tmp_path, **settings) as stage:
         scenario = broken("agent", "before-ready", fault) if fault else scene("no agent")
         performance = await stage.play(scenario)
         assert ending(performance) == wanted
-        assert [entry.event for entry in performance.ledger.entries if entry.event == "say"] == ["say"]
+        played = performance.ledger.select("phone", "received", "media")
+        assert b"".join(b64decode(entry.payload or "") for entry in played) == shipped().apology
+        assert [entry.event for entry in performance.ledger.entries if entry.event == "say"] == []
 
 
 async def test_a_refused_voice_costs_one_reconnect_and_not_the_call(tmp_path: Path) -> None:

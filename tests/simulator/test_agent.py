@@ -7,7 +7,7 @@ import random
 from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -44,9 +44,10 @@ def scenario(**fields: Any) -> Scenario:
     return Scenario.model_validate(fields)
 
 
-def replies(*texts: str, say: list[str] | None = None, **fields: Any) -> Scenario:
+def replies(*texts: str, say: list[str] | None = None, agent_resumes: bool = True, **fields: Any) -> Scenario:
     """An agent that answers every turn with the next text, and a callee who may say what is listed."""
-    agent = {"commit_seconds": 0.7, "turn": [{"reply": text} for text in texts]}
+    turns = [{"reply": text} for text in texts]
+    agent = {"commit_seconds": 0.7, "resumes": agent_resumes, "turn": turns}
     return scenario(agent=agent, callee={"turn": [{"say": text} for text in say or []]}, **fields)
 
 
@@ -143,11 +144,16 @@ class Service:
 
 @asynccontextmanager
 async def open_service(
-    script: Scenario | None = None, *, key: str = f"Bearer {KEY}", line: bool = True
+    script: Scenario | None = None,
+    *,
+    key: str = f"Bearer {KEY}",
+    line: bool = True,
+    emulator: AgentEmulator | None = None,
+    ledger: Ledger | None = None,
 ) -> AsyncIterator[Service]:
-    """A client connected to a fresh emulator over memory; `line` keeps the callee's audio flowing."""
-    ledger = Ledger()
-    emulator = emulator_of(script or scenario(), ledger)
+    """A client connected to an emulator over memory; `line` keeps the callee's audio flowing."""
+    ledger = ledger or Ledger()
+    emulator = emulator or emulator_of(script or scenario(), ledger)
     near, far = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(emulator.serve, far)  # noqa: ASYNC113 - it answers whenever it comes to run
@@ -298,12 +304,104 @@ async def test_a_null_greeting_is_refused_but_leaves_the_socket_open_without_rea
         assert service.all("session.ready") == []
 
 
-async def test_a_session_cannot_be_resumed(autojump_clock: object) -> None:
-    async with open_service() as service:
-        await service.send("session.resume", session_id="sess_1")
-        _, error = await service.wait("session.error")
-        assert error["code"] == "session_not_found"
-        assert await service.wait_closed() == 1008
+@pytest.mark.parametrize("how", ["no such session", "key", "late", "ended", "unwilling"])
+async def test_a_session_comes_back_to_nobody_but_its_token_and_in_time(
+    autojump_clock: object, how: str
+) -> None:
+    ledger = Ledger()
+    emulator = emulator_of(replies("Yes.", agent_resumes=how != "unwilling"), ledger)
+    async with open_service(emulator=emulator, ledger=ledger) as first:
+        await first.configure(QUIET_SESSION)
+        _, ready = await first.wait("session.ready")
+        if how == "ended":
+            await first.send("session.end")
+            await first.wait_closed()
+    if how == "late":
+        await trio.sleep(30.5)
+    key = KEY if how == "key" else ready["resume_token"]
+    async with open_service(emulator=emulator, ledger=ledger, key=f"Bearer {key}") as second:
+        name = "sess_1" if how == "no such session" else ready["session_id"]
+        await second.send("session.resume", session_id=name)
+        _, error = await second.wait("session.error")
+        # A token that is worth nothing any more is no key either.
+        assert error["code"] == ("unauthorized" if how in ("late", "ended") else "session_not_found")
+        assert await second.wait_closed() == 1008
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+async def test_a_session_that_comes_back_has_its_id_and_its_turns_and_replays_nothing(
+    autojump_clock: object, is_closed: bool
+) -> None:
+    ledger = Ledger()
+    emulator = emulator_of(replies(LONG, "Of course.", say=["Well?", "Thanks."]), ledger)
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(open_service(emulator=emulator, ledger=ledger))
+        await first.configure(QUIET_SESSION)
+        _, ready = await first.wait("session.ready")
+        first.say("Well?")
+        _, begun = await first.wait("reply.started")
+        if is_closed:
+            await stack.aclose()
+        await trio.sleep(2.0)
+        token = f"Bearer {ready['resume_token']}"
+        async with open_service(emulator=emulator, ledger=ledger, key=token) as second:
+            await second.send("session.resume", session_id=ready["session_id"])
+            _, again = await second.wait("session.ready")
+            assert again["session_id"] == ready["session_id"]
+            assert again["config"] == ready["config"]
+            assert again["resume_token"] != ready["resume_token"]
+            await trio.sleep(3.0)
+            assert second.kinds() == ["session.ready"]
+            second.say("Thanks.")
+            await second.wait("transcript.agent", text="Of course.")
+            assert second.all("reply.audio", reply_id=begun["reply_id"]) == []
+            assert ledger.violations == []
+
+
+async def test_a_result_that_its_lost_turn_waited_for_is_answered_after_all(autojump_clock: object) -> None:
+    turn = {"tool": {"name": "end_call"}, "reply": "It is done."}
+    ledger = Ledger()
+    emulator = emulator_of(
+        scenario(agent={"commit_seconds": 0.7, "turn": [turn]}, callee={"turn": [{"say": "Well?"}]}), ledger
+    )
+    async with open_service(emulator=emulator, ledger=ledger) as first:
+        await first.configure({**QUIET_SESSION, "tools": [TOOL]})
+        _, ready = await first.wait("session.ready")
+        first.say("Well?")
+        _, called = await first.wait("tool.call")
+    key = f"Bearer {ready['resume_token']}"
+    async with open_service(emulator=emulator, ledger=ledger, key=key) as second:
+        await second.send("session.resume", session_id=ready["session_id"])
+        await second.wait("session.ready")
+        await second.send("tool.result", call_id=called["call_id"], result="{}")
+        await second.wait("transcript.agent", text="It is done.")
+
+
+async def test_a_fresh_session_goes_on_behind_the_turns_that_its_prompt_tells_of(
+    autojump_clock: object,
+) -> None:
+    past = "Be brief.\n\nSo far:\nagent: Hello.\ncallee: Well?\nagent: Yes."
+    async with open_service(replies("One.", "Two.", say=["Thanks."])) as service:
+        await service.configure({**QUIET_SESSION, "system_prompt": past})
+        await service.wait("session.ready")
+        service.say("Thanks.")
+        await service.wait("transcript.agent", text="Two.")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_fault_strikes_as_many_sessions_of_a_call_as_it_says(
+    autojump_clock: object, times: int
+) -> None:
+    ledger = Ledger()
+    fault = {"leg": "agent", "at": "opening", "kind": "close:1011", "times": times}
+    emulator = emulator_of(scenario(fault=[fault]), ledger)
+    for _ in range(times):
+        async with open_service(emulator=emulator, ledger=ledger) as struck:
+            await struck.configure()
+            assert await struck.wait_closed() == 1011
+    async with open_service(emulator=emulator, ledger=ledger) as spared:
+        await spared.configure()
+        await spared.wait("reply.done", status="completed")
 
 
 # ---- replies -----------------------------------------------------------------------------------------------
