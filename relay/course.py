@@ -14,6 +14,7 @@ import trio
 
 from relay import doubt
 from relay.agent_half import OpenAgent
+from relay.agent_key import AgentKey
 from relay.call import Call
 from relay.carrier import (
     Carrier,
@@ -49,6 +50,7 @@ class Course:
     def __init__(
         self,
         *,
+        agent_key: AgentKey,
         carrier: Carrier,
         open_agent: OpenAgent,
         gatekeeper: Gatekeeper,
@@ -58,6 +60,7 @@ class Course:
         captures: Captures,
         clock: Callable[[], datetime],
     ) -> None:
+        self._agent_key = agent_key
         self._carrier = carrier
         self._open_agent = open_agent
         self._gatekeeper = gatekeeper
@@ -164,7 +167,8 @@ class Course:
     async def _bridge(self, line: Line, leg: Leg, stream_sid: str) -> None:
         if line.ending is not None:
             await self._announce(line, line.ending)
-            return await leg.close()
+            await leg.close()
+            return
         assert line.answered_at is not None
         leg.tap = self._captures.tap(line.record.id, "phone")
         structlog.contextvars.bind_contextvars(call_sid=line.record.sid, stream_sid=stream_sid)
@@ -192,7 +196,9 @@ class Course:
             hang_up=hang_up,
             answered_at=line.answered_at,
         )
-        return line.end(await line.call.run())
+        ending = await line.call.run()
+        self._agent_key.judge(ending, had_session=line.record.session_id is not None)
+        line.end(ending)
 
     async def _announce(self, line: Line, ending: Ending) -> None:
         """Write down how a call is being left before the carrier asks any node what follows."""

@@ -112,8 +112,8 @@ async def serve(
                     reconciler = Reconciler(
                         house.node, switchboard, store, spool, carrier, clock, retention, meter
                     )
-                    last.start_soon(reconciler.run, name="reconciler")
-                    last.start_soon(meter.watch_loop, name="loop lag")
+                    for tend in (reconciler.run, switchboard.agent_key.watch, meter.watch_loop):
+                        last.start_soon(tend)
                     app = create_app(
                         *_public(trust, switchboard, meter, listening),
                         *_operators(house, trust, switchboard, store, rulebook, roster, clock, rule_time),

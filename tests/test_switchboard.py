@@ -20,6 +20,7 @@ import trio.testing
 import trio_websocket
 from trio.testing import MockClock
 
+from relay.agent_key import RETRY_SECONDS, VERDICT_SECONDS
 from relay.carrier import (
     AlreadyEnded,
     CarrierCall,
@@ -40,7 +41,7 @@ from relay.compliance import DialRequest, Facts, Permit, load_rulebook
 from relay.compliance import Refused as Forbidden
 from relay.doubt import LISTED, LISTED_SECONDS, LOOK_SECONDS, UNKNOWN_SECONDS
 from relay.gatekeeper import Gatekeeper
-from relay.legs import Leg
+from relay.legs import HandshakeRefused, Leg
 from relay.line import Line
 from relay.meter import Meter
 from relay.outcomes import Blame, Ending, LegClosed, Reason, Refusal
@@ -836,6 +837,35 @@ async def test_a_hang_up_that_fails_is_not_the_end_of_anything(autojump_clock: M
         desk.board.hang_up(line, goodbye=False)
         await desk.ended(line, *OPERATOR)
         assert len(desk.carrier.hung_up) == 2  # tried again when the call is seen off
+
+
+# ---- the agent's key ------------------------------------------------------------------------------
+
+
+async def test_a_refused_key_stops_new_calls_until_a_probe_finds_it_good(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        desk.nursery.start_soon(desk.board.agent_key.watch)
+        desk.agent_fails = HandshakeRefused(401)
+        line = await desk.placed()
+        await desk.streams_in(line)
+        await desk.ended(line, Blame.AGENT, Reason.UNAUTHORIZED)
+        assert desk.board.refusal is not None
+        assert desk.board.refusal.code == "agent-key"
+        refused = await desk.board.place(CallRequest(to=next(FRESH_NUMBERS)))
+        assert refused == desk.board.refusal
+        await trio.sleep(RETRY_SECONDS + 1)
+        assert desk.board.refusal is not None
+        desk.agent_fails = None
+        desk.nursery.start_soon(refuse_session, desk)
+        await trio.sleep(RETRY_SECONDS + VERDICT_SECONDS + 1)
+        assert desk.board.refusal is not None
+        await trio.sleep(RETRY_SECONDS + VERDICT_SECONDS + 1)
+        assert desk.board.refusal is None
+
+
+async def refuse_session(desk: Desk) -> None:
+    """As the live service does: behind the 101, and once."""
+    await (await desk.agent()).say(type="session.error", code="unauthorized", message="no")
 
 
 # ---- farewells ------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def broken(leg: str, at: str, kind: str, **changes: Any) -> Scenario:
 
 def gone(at: str, kind: str) -> Scenario:
     """The same call, whose agent goes and never comes back."""
-    faults = [{"leg": "agent", "at": at, "kind": kind}]
+    faults: list[dict[str, Any]] = [{"leg": "agent", "at": at, "kind": kind}]
     faults += [{"leg": "agent", "at": "before-ready", "kind": "close:1013", "times": 10}]
     call = scene(f"agent {kind} {at}", fault=faults if at != "before-ready" else [{**faults[0], "times": 10}])
     return call.model_copy(update={"agent": call.agent.model_copy(update={"resumes": False})})
