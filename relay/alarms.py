@@ -18,6 +18,9 @@ class Watch(Enum):
 
     STAGE = auto()  # a session, the opening, the last words: whatever the stage is there for
     RESUME = auto()  # the lost session does not come back
+    FILLER = auto()  # the agent owes an answer: the callee is told that they were heard,
+    NUDGE = auto()  # the agent that it is its turn,
+    DEAD_AIR = auto()  # and the call is given up
 
 
 class Alarms(Generic[Name]):
@@ -42,6 +45,9 @@ class Alarms(Generic[Name]):
     def at(self, name: Name) -> float:
         """When it rings; infinite when it does not."""
         return self._at.get(name, math.inf)
+
+    def __contains__(self, name: Name) -> bool:
+        return name in self._at
 
     def due(self, now: float) -> list[Name]:
         """The alarms whose time has come, earliest first; they are dropped."""

@@ -30,6 +30,7 @@ from relay.actions import (
 )
 from relay.alarms import Alarms, Watch
 from relay.compliance import asks_to_stop
+from relay.dead_air import DeadAir
 from relay.goodbye import Goodbye
 from relay.leaving import Leaving
 from relay.opening import Opening
@@ -66,18 +67,17 @@ class Dialogue:
         self._lead_silence_seconds = terms.lead_silence_seconds  # 0 once it was sent
         self._heard = terms.heard
         self._stage = _Stage.CONNECTING
-        self._alarms = Alarms[Watch]()
-        self._playout = Playout()
-        self._replies = Replies()
-        self._opening = Opening(self._playout, self._alarms)
+        alarms = self._alarms = Alarms[Watch]()
+        playout = self._playout = Playout()
+        replies = self._replies = Replies()
+        self._opening = Opening(playout, alarms)
         self._committed_at: float | None = None
         self._noticed_at = now  # the callee's speech, by the agent
-        self._tool_runs = ToolRuns(are_ours=terms.tools_are_ours)
-        self._goodbye = Goodbye(self._playout, self._replies)
-        self._sessions = Sessions(
-            self._alarms, self._playout, self._replies, self._tool_runs, self._goodbye, terms, now
-        )
-        self._leaving = Leaving(self._playout, terms.clips, self._alarms)
+        runs = self._tool_runs = ToolRuns(are_ours=terms.tools_are_ours)
+        goodbye = self._goodbye = Goodbye(playout, replies)
+        self._sessions = Sessions(alarms, playout, replies, runs, goodbye, terms, now)
+        self._dead_air = DeadAir(alarms, playout, replies, goodbye, terms.clips.filler)
+        self._leaving = Leaving(playout, terms.clips, alarms)
 
     @property
     def deadline(self) -> float:
@@ -176,8 +176,8 @@ class Dialogue:
             case agent.SessionReady():
                 return self._session_ready(message, now)
             case agent.SessionError() | agent.SessionEnded():
-                failed = session_failed(message, was_ready=self.is_ready)
-                return self.on_agent_lost(failed, now) if isinstance(failed, Fault) else (failed,)
+                fault = session_failed(message, was_ready=self.is_ready)
+                return self.on_agent_lost(fault, now) if isinstance(fault, Fault) else (fault,)
             case agent.SpeechStarted():
                 return self._speech_started(now)
             case agent.SpeechStopped():
@@ -193,6 +193,7 @@ class Dialogue:
                 note = Note("reply failed", {"code": code[:_WORD_CHARACTERS]})
                 return [note, *self._reply_done(agent.ReplyDone("failed", message.reply_id), now)]
             case agent.ToolCall():
+                self._dead_air.stop()
                 return self._tool_runs.called(message)
             case agent.SessionUpdated() | agent.CalleePartial() | agent.AgentPartial():
                 return ()
@@ -202,15 +203,14 @@ class Dialogue:
     def _session_ready(self, message: agent.SessionReady, now: float) -> Sequence[Action]:
         if self.is_ready:
             return ()
-        if foreign := message.foreign_encoding:
-            wrong = Ending(Blame.AGENT, Reason.WRONG_FORMAT, f"the session speaks {foreign}")
-            return self.on_agent_lost(Fault(wrong), now)
-        if self._sessions.is_another(message):
-            another = Ending(Blame.AGENT, Reason.ERROR, "another session came back")
-            return self.on_agent_lost(Fault(another), now)
-        self._stage = _Stage.OPENING if self._sessions.greets else _Stage.OPEN
+        if misfit := self._sessions.misfit(message):
+            return self.on_agent_lost(Fault(misfit), now)
         if self._sessions.greets:
+            self._stage = _Stage.OPENING
             self._opening.begin(now)
+        else:
+            self._stage = _Stage.OPEN
+            self._dead_air.owe(now)
         return (Note("session ready"), *self._sessions.ready(message, now))
 
     def on_agent_lost(self, fault: Fault, now: float) -> Sequence[Action]:
@@ -219,16 +219,23 @@ class Dialogue:
             return ()
         self._stage = _Stage.CONNECTING
         self._committed_at = None
+        self._dead_air.stop()
         return self._unless_in_vain(self._sessions.lost(fault, now, heard=self._heard), now)
 
     def _unless_in_vain(self, verdict: Sequence[Action] | Ending, now: float) -> Sequence[Action]:
         return self._apologise(verdict, now) if isinstance(verdict, Ending) else verdict
 
     def _apologise(self, ending: Ending, now: float) -> Sequence[Action]:
+        self._fall_silent()
+        return self._leaving.apologise(ending, now)
+
+    def _fall_silent(self) -> None:
+        """Nobody but us has a say any more."""
         self._stage = _Stage.LEAVING
         self._goodbye.drop()
         self._tool_runs.forget()
-        return self._leaving.apologise(ending, now)
+        self._dead_air.stop()
+        self._alarms.drop(Watch.RESUME)
 
     def _said(self, message: agent.CalleeSaid | agent.AgentSaid, now: float) -> Sequence[Action]:
         if not message.text:
@@ -237,6 +244,8 @@ class Dialogue:
             return (Transcribe("agent", message.text, message.interrupted),)
         if self._committed_at is None:
             self._committed_at = now
+        if self._stage is _Stage.OPEN:
+            self._dead_air.owe(now)
         leaving = self.opt_out("words", now) if asks_to_stop(message.text, self._terms.language) else ()
         return (Transcribe("callee", message.text, False), *leaving)
 
@@ -280,6 +289,7 @@ class Dialogue:
         return actions
 
     def _first_sound(self, now: float) -> Sequence[Action]:
+        self._dead_air.stop()
         committed_at, self._committed_at = self._committed_at, None
         return () if committed_at is None else (TurnAnswered(now - committed_at),)
 
@@ -300,6 +310,7 @@ class Dialogue:
     # ---- interruption --------------------------------------------------------------------------------------
 
     def _speech_started(self, now: float) -> Sequence[Action]:
+        self._dead_air.stop()
         self._noticed_at = now
         if self._stage is not _Stage.OPEN or not self._terms.interruptible:
             return ()
@@ -311,6 +322,7 @@ class Dialogue:
 
     def _interrupted(self, now: float) -> Sequence[Action]:
         self._tool_runs.forget()  # what this turn asked for must not leak into the next
+        self._dead_air.stop()
         cleared = self._clear(now, "interrupted")
         if self._stage is _Stage.OPENING:
             interrupted = Ending(Blame.AGENT, Reason.ERROR, "the opening was interrupted")
@@ -342,6 +354,8 @@ class Dialogue:
         answer = SendToolResult(call_id, result, is_error)
         leave = self._goodbye.begin(now) if ends_call and not is_error else ()
         if self.is_ready:
+            if not self._tool_runs.are_awaited:
+                self._dead_air.owe(now)
             return (answer, *leave)
         self._tool_runs.hold(answer)
         self._goodbye.bereft()
@@ -353,10 +367,7 @@ class Dialogue:
         """Silence the agent, say our own last sentence and end the call: at once, and never undone."""
         if self._leaving.opted_out:
             return ()
-        self._stage = _Stage.LEAVING
-        self._goodbye.drop()
-        self._tool_runs.forget()
-        self._alarms.drop(Watch.RESUME)
+        self._fall_silent()
         actions = [OptOut(how), *self._silence(now), *self._leaving.opt_out(how, now)]
         speaking = self._replies.active
         return [*actions, CancelReply(speaking.id)] if speaking and speaking.id else actions
@@ -383,7 +394,7 @@ class Dialogue:
                 case Watch.RESUME:
                     actions += self._unless_in_vain(self._sessions.not_resumed(heard=self._heard), now)
                 case _:
-                    assert_never(watch)
+                    actions += self._unless_in_vain(self._dead_air.ring(watch, now), now)
         return actions
 
     def _overdue(self, now: float) -> Sequence[Action]:

@@ -60,9 +60,13 @@ class Sessions:
 
     # ---- there is one --------------------------------------------------------------------------------------
 
-    def is_another(self, message: agent.SessionReady) -> bool:
-        """Whether this is not the session that was asked for: it knows nothing of the call."""
-        return self._is_resuming and message.session_id != self._resumable
+    def misfit(self, message: agent.SessionReady) -> Ending | None:
+        """Why this session is of no use: noise on the telephone, or not the one that was asked for."""
+        if foreign := message.foreign_encoding:
+            return Ending(Blame.AGENT, Reason.WRONG_FORMAT, f"the session speaks {foreign}")
+        if self._is_resuming and message.session_id != self._resumable:
+            return Ending(Blame.AGENT, Reason.ERROR, "another session came back")
+        return None
 
     def ready(self, message: agent.SessionReady, now: float) -> Sequence[Action]:
         """The session hears and speaks: have it go on where the one before it was, unless it greets."""

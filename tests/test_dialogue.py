@@ -1164,6 +1164,7 @@ class AnyHistory(RuleBasedStateMachine):
         if hasattr(self, "talk") and not self.over:
             dialogue = self.talk.dialogue
             waits = dialogue.said_goodbye or not self.is_open or self.opted_out_at is not None
+            waits = waits or dialogue._dead_air.is_counted  # until it is answered, or the call is over
             assert (dialogue.deadline < math.inf) == waits
 
     def teardown(self) -> None:

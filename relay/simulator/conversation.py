@@ -36,9 +36,7 @@ REQUEST_TO_REPLY_SECONDS = 0.18
 MID_SPEECH_SECONDS = 0.5  # how far into the audible part of a reply a fault strikes
 LATE_CHUNKS = 5
 TURN_IN_THE_PAST = "\ncallee: "  # how a prompt tells of a turn of the callee's
-FAULTS_OF_TALK = frozenset(
-    {"late-audio", "missing-status", "silent-reply"}
-)  # the socket knows nothing of them
+FAULTS_OF_TALK = frozenset({"late-audio", "missing-status", "silent-reply"})  # not the socket's
 MOMENTS = ("opening", "mid-speech", "tool-running", "farewell")  # those that belong to a reply
 
 
@@ -269,9 +267,7 @@ class Conversation:
         """Speak one reply to its end; `tool` is called at that end and its result awaited."""
         faults = [*self._faults.pop(moment, ()), *([fault] if fault else ())]
         speech = self._voices.say("agent", text)
-        if (
-            "silent-reply" in faults
-        ):  # seen live when the model failed: a completed reply, without a transcript
+        if "silent-reply" in faults:  # seen live when the model failed: completed, without a transcript
             text, speech = "", bytes([SILENCE]) * len(speech)
         reply = self._open_reply(text, LEAD_IN + speech, moment)
         while reply.sent < len(reply.audio):

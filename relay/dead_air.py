@@ -1,0 +1,75 @@
+"""Dead air: the agent owes an answer, and nothing of it can be heard.
+
+Knows no trio, no clock, no socket, no log and not what was said.
+
+While a tool runs or the callee speaks nothing is counted. Digital silence, as replies open with, is no answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from relay.actions import Action, CancelReply, CreateReply, Note
+from relay.alarms import Alarms, Watch
+from relay.announcer import announce
+from relay.goodbye import Goodbye
+from relay.outcomes import Blame, Ending, Reason
+from relay.playout import Playout, Purpose
+from relay.replies import Replies
+
+FILLER_SECONDS = 5.0  # the slowest mode answers in 4.5 s, and a person takes more silence for a fault
+NUDGE_SECONDS = 10.0  # twice as long as any answer that was measured: nothing comes by itself any more
+DEAD_AIR_SECONDS = 20.0  # nobody waits longer on the telephone
+HUSH_SECONDS = 1.0  # for a silent reply to be over once it was cancelled
+
+NUDGE = "Answer what the person said last, in one short sentence."
+_WATCHES = ((Watch.FILLER, FILLER_SECONDS), (Watch.NUDGE, NUDGE_SECONDS), (Watch.DEAD_AIR, DEAD_AIR_SECONDS))
+
+
+class DeadAir:
+    """Counts from what the callee said, or from a tool's result, to the first sound of a reply."""
+
+    __slots__ = ("_alarms", "_filler", "_goodbye", "_playout", "_replies")
+
+    def __init__(
+        self, alarms: Alarms[Watch], playout: Playout, replies: Replies, goodbye: Goodbye, filler: bytes
+    ) -> None:
+        self._alarms = alarms
+        self._playout = playout
+        self._replies = replies
+        self._goodbye = goodbye
+        self._filler = filler
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether an answer is owed."""
+        return Watch.DEAD_AIR in self._alarms
+
+    def owe(self, now: float) -> None:
+        """The agent is to speak now."""
+        for watch, seconds in _WATCHES:
+            self._alarms.set(watch, now + seconds)
+
+    def stop(self) -> None:
+        """It is heard, or somebody else's turn."""
+        for watch, _ in _WATCHES:
+            self._alarms.drop(watch)
+
+    def ring(self, watch: Watch, now: float) -> Sequence[Action] | Ending:
+        """One of the three moments has come; at the last one the call is given up."""
+        if self._goodbye.is_begun:  # which has clocks of its own
+            self.stop()
+            return ()
+        if watch is Watch.FILLER:
+            return [Note("filler"), *announce(self._playout, self._filler, Purpose.CLIP, now)]
+        if watch is Watch.NUDGE:
+            return self._nudge(now)
+        return Ending(Blame.AGENT, Reason.SILENT, f"no answer was heard for {DEAD_AIR_SECONDS:g} s")
+
+    def _nudge(self, now: float) -> Sequence[Action]:
+        """Have the agent speak; one that is silently at it is stopped first, since two replies collide."""
+        silent = self._replies.active
+        if silent is None:
+            return (Note("nudge"), CreateReply(NUDGE))
+        self._alarms.set(Watch.NUDGE, now + HUSH_SECONDS)
+        return (CancelReply(silent.id),) if silent.id else ()
