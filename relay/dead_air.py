@@ -2,7 +2,7 @@
 
 Knows no trio, no clock, no socket, no log and not what was said.
 
-While a tool runs or the callee speaks nothing is counted. Digital silence, as replies open with, is no answer.
+While a tool runs or the callee speaks nothing is counted. Digital silence is no answer: replies open with it.
 """
 
 from __future__ import annotations

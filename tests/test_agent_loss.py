@@ -14,11 +14,12 @@ import trio.testing
 from pydantic import BaseModel
 from trio.testing import MockClock
 
-from relay.clips import shipped
+from relay.clips import TEXTS, shipped
 from relay.goodbye import WIND_UP
 from relay.legs import HandshakeRefused
 from relay.outcomes import Blame, Ending, LegClosed, Reason
 from relay.sessions import LOSSES, READY_SECONDS, RESUME, RESUME_SECONDS
+from relay.simulator.sound import SPEECH_DBFS, level_dbfs
 from relay.tools import CallContext
 from tests.test_call import (
     LOUD,
@@ -419,3 +420,10 @@ async def test_a_wind_up_does_not_prolong_the_apology(
         await scene.over.wait()
         assert trio.current_time() - began < min(within_seconds, 4.0) + 0.1
         await scene.ended(Blame.AGENT, Reason.UNAUTHORIZED)
+
+
+def test_the_clips_that_ship_are_small_loud_and_all_there() -> None:
+    sounds = {name: getattr(shipped(), name.replace("-", "_")) for name in TEXTS}
+    assert sum(map(len, sounds.values())) <= 60_000
+    for sound in sounds.values():
+        assert level_dbfs(sound) == pytest.approx(SPEECH_DBFS, abs=1.0)
