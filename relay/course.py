@@ -50,7 +50,6 @@ class Course:
     def __init__(
         self,
         *,
-        agent_key: AgentKey,
         carrier: Carrier,
         open_agent: OpenAgent,
         gatekeeper: Gatekeeper,
@@ -60,7 +59,7 @@ class Course:
         captures: Captures,
         clock: Callable[[], datetime],
     ) -> None:
-        self._agent_key = agent_key
+        self.agent_key = AgentKey(open_agent)
         self._carrier = carrier
         self._open_agent = open_agent
         self._gatekeeper = gatekeeper
@@ -197,7 +196,7 @@ class Course:
             answered_at=line.answered_at,
         )
         ending = await line.call.run()
-        self._agent_key.judge(ending, had_session=line.record.session_id is not None)
+        self.agent_key.judge(ending, had_session=line.record.session_id is not None)
         line.end(ending)
 
     async def _announce(self, line: Line, ending: Ending) -> None:

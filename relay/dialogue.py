@@ -16,7 +16,6 @@ from typing import assert_never
 from relay.actions import (
     Action,
     CancelReply,
-    ClearPhoneAudio,
     EndCall,
     ForwardToAgent,
     Note,
@@ -32,6 +31,7 @@ from relay.alarms import Alarms, Watch
 from relay.compliance import asks_to_stop
 from relay.dead_air import DeadAir
 from relay.goodbye import Goodbye
+from relay.interruption import Interruption
 from relay.leaving import Leaving
 from relay.opening import Opening
 from relay.outcomes import Blame, Ending, Reason
@@ -72,7 +72,7 @@ class Dialogue:
         replies = self._replies = Replies()
         self._opening = Opening(playout, alarms)
         self._committed_at: float | None = None
-        self._noticed_at = now  # the callee's speech, by the agent
+        self._interruption = Interruption(playout, replies, self.tally, now)
         runs = self._tool_runs = ToolRuns(are_ours=terms.tools_are_ours)
         goodbye = self._goodbye = Goodbye(playout, replies)
         self._sessions = Sessions(alarms, playout, replies, runs, goodbye, terms, now)
@@ -311,37 +311,23 @@ class Dialogue:
 
     def _speech_started(self, now: float) -> Sequence[Action]:
         self._dead_air.stop()
-        self._noticed_at = now
+        self._interruption.noticed_at = now
         if self._stage is not _Stage.OPEN or not self._terms.interruptible:
             return ()
         tail = self._replies.active is None and self._playout.holds_audio(now)
         if not tail and self._terms.barge_in is BargeIn.INTERRUPTED:
             return ()
-        cleared = self._clear(now, "speech started")
+        cleared = self._interruption.clear(now, "speech started")
         return [*cleared, *self._goodbye.interrupted(now)] if cleared and tail else cleared
 
     def _interrupted(self, now: float) -> Sequence[Action]:
         self._tool_runs.forget()  # what this turn asked for must not leak into the next
         self._dead_air.stop()
-        cleared = self._clear(now, "interrupted")
+        cleared = self._interruption.clear(now, "interrupted")
         if self._stage is _Stage.OPENING:
             interrupted = Ending(Blame.AGENT, Reason.ERROR, "the opening was interrupted")
             return [*cleared, *self._apologise(interrupted, now)]
         return [*cleared, *self._goodbye.interrupted(now)]
-
-    def _clear(self, now: float, why: str) -> list[Action]:
-        cleared = self._silence(now)
-        if cleared:
-            self.tally.barge_ins += 1
-            cleared.append(Note("barge-in", {"by": why, "seconds": round(now - self._noticed_at, 3)}))
-        return cleared
-
-    def _silence(self, now: float) -> list[Action]:
-        self._replies.hush()
-        if not self._playout.clear(now):
-            return []
-        self.tally.clears += 1
-        return [ClearPhoneAudio()]
 
     # ---- tools ---------------------------------------------------------------------------------------------
 
@@ -368,7 +354,7 @@ class Dialogue:
         if self._leaving.opted_out:
             return ()
         self._fall_silent()
-        actions = [OptOut(how), *self._silence(now), *self._leaving.opt_out(how, now)]
+        actions = [OptOut(how), *self._interruption.silence(now), *self._leaving.opt_out(how, now)]
         speaking = self._replies.active
         return [*actions, CancelReply(speaking.id)] if speaking and speaking.id else actions
 

@@ -14,7 +14,6 @@ import structlog
 import trio
 
 from relay.agent_half import OpenAgent
-from relay.agent_key import AgentKey
 from relay.carrier import Carrier
 from relay.course import Course
 from relay.custody import Custody, being_left
@@ -85,9 +84,7 @@ class Switchboard:
         self._calls = calls
         self._office = Office(house, profiles=profiles, tools=tools, clock=clock)
         self._custody = Custody(house.node, store, spool, self._office, gatekeeper, clock)
-        self.agent_key = AgentKey(open_agent)
         self._course = Course(
-            agent_key=self.agent_key,
             carrier=carrier,
             open_agent=open_agent,
             gatekeeper=gatekeeper,
@@ -97,6 +94,7 @@ class Switchboard:
             captures=captures,
             clock=clock,
         )
+        self.agent_key = self._course.agent_key
         self._store = store
         self._spool = spool  # what live calls write, also while the store is down
         self._gatekeeper = gatekeeper
@@ -142,13 +140,11 @@ class Switchboard:
             return Refusal("draining", "this node is shutting down; place the call on another one")
         if self._spool.problem is not None:
             return Refusal("no-store", f"the ledger is down: {self._spool.problem}")
-        if self.agent_key.refusal is not None:
-            return self.agent_key.refusal
         if len(self._lines) >= self._house.max_calls:
             return Refusal(
                 "full", f"all {self._house.max_calls} lines are in use (RELAY_MAX_CALLS); try again later"
             )
-        return None
+        return self.agent_key.refusal
 
     async def wait_idle(self) -> None:
         """Return when there is no call left."""

@@ -156,8 +156,8 @@ class Agent(_Part):
     """The emulated voice agent: one turn for each turn of the callee that it has heard to its end.
 
     The silence that ends the callee's turn depends on `mode`; `commit_seconds` overrides it. `stored` has the
-    sessions of agents that are stored at the vendor, by their `agent_id`. `resumes`: a lost session comes back to its
-    token.
+    sessions of agents that are stored at the vendor, by their `agent_id`. `resumes`: a lost session
+    comes back to its token.
     """
 
     mode: Literal["min_latency", "balanced", "max_accuracy"] = "balanced"
