@@ -77,8 +77,7 @@ async def serve(
     """Run until the first signal has drained every call, or until cancelled. Raises ConfigurationError."""
     accounts = settings.require_serving()
     trust, rulebook, rule_time = _trust(settings), _rulebook(settings), rule_time_from(settings.clock)
-    clock = partial(datetime.now, UTC)
-    roster = load_roster(settings)
+    roster, clock = load_roster(settings), partial(datetime.now, UTC)
     house, retention = _house(settings), _retention(settings)
     stop, meter = trio.Event(), Meter(Metrics())
     meter.watch_process(__version__, commit(), log_lines_dropped)
