@@ -85,7 +85,7 @@ class Leg:
         self._ear: Ear | None = None
         if listening is not None:
             assert isinstance(stream, SocketStream | TLSStream)
-            self._ear = Ear(listening, stream, self._take_at_once)
+            self._ear = Ear(listening, stream, self._read)
         self._inbox: deque[bytes] = deque()  # the messages of one read, so at most _READ_BYTES
         self._fragments: bytearray | None = None  # of an unfinished message; the framing bounds it
         self._outbox: deque[bytes] = deque()
@@ -108,35 +108,37 @@ class Leg:
             if self._is_over:
                 raise self._loss()
             try:
-                chunk = await (
-                    self._stream.receive_some(_READ_BYTES) if self._ear is None else self._ear.receive()
-                )
+                if self._ear is None:
+                    self._read(await self._stream.receive_some(_READ_BYTES))
+                else:
+                    await self._ear.wait()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as lost:
                 raise self._lost(Reason.LOST, f"{lost.__cause__ or lost!r}") from lost
-            if self._take_at_once(chunk):
-                continue
-            text = self._framing.take_text(chunk)
-            if text is not None:
-                self.last_opcode = Opcode.TEXT
-                if self.tap:
-                    self.tap("in", text)
-                return text
-            if chunk:
-                self._framing.receive_data(chunk)
-            else:
-                self._framing.receive_eof()
-            self._digest()
         return self._inbox.popleft()
 
-    def _take_at_once(self, chunk: bytes | bytearray) -> bool:
-        """Whether a chunk was a lone message that the reader took; never past a tap, which sees the order."""
-        if self._taker is None or self.tap is not None:
-            return False
-        text = self._framing.take_text(chunk)
-        if text is None or not self._taker(text):
-            return False
-        self.unreadable = 0
-        return True
+    def _read(self, chunk: bytes | bytearray) -> bool:
+        """Take in what came; whether nothing of it is left for the reader to be woken for."""
+        texts, rest = self._framing.take_texts(chunk)
+        for text in texts:
+            self.last_opcode = Opcode.TEXT
+            self._hear(text)
+        if texts and not rest:
+            return not self._inbox
+        if rest:
+            self._framing.receive_data(rest)
+        else:
+            self._framing.receive_eof()
+        self._digest()
+        return not self._inbox and not self._is_over
+
+    def _hear(self, text: bytes) -> None:
+        """Offer a message to the reader's `take`, unless it is behind one that waits, or to be captured."""
+        if self.tap:
+            self.tap("in", text)
+        elif self._taker is not None and not self._inbox and self._taker(text):
+            self.unreadable = 0
+            return
+        self._inbox.append(text)
 
     def _digest(self) -> None:
         """Take what the framing has read, and answer the far end's pings and its close frame."""
@@ -170,9 +172,7 @@ class Leg:
                 text, self._fragments = bytes(self._fragments), None
             if self.last_opcode is Opcode.TEXT and not text.isascii() and not _is_utf8(text):
                 return self._fail(CloseCode.INVALID_DATA, "not UTF-8")
-            self._inbox.append(text)
-            if self.tap:
-                self.tap("in", text)
+            self._hear(text)
         elif frame.opcode is Opcode.PONG and frame.data == _PING:
             self._answers_pings = True
             self._ping_is_out = False

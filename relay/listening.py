@@ -56,74 +56,74 @@ class Listening:
 
 
 class Ear:
-    """One stream's place in a listening. `take` is offered all that comes; True where it needed nobody else.
+    """One stream's place in a listening. `read` is given all that comes; False wakes the task that waits.
 
-    Whatever `take` raises is raised in the task that waits, as if that task had called it.
+    Whatever `read` raises is raised in the task that waits, as if that task had called it.
     """
 
     def __init__(
         self,
         listening: Listening,
         stream: SocketStream | TLSStream,
-        take: Callable[[bytes], bool],
+        read: Callable[[bytes], bool],
     ) -> None:
         self._listening = listening
         self._stream = stream
-        self._take = take
+        self._read = read
         self._descriptor = stream.socket.fileno()
-        self._reader: trio.lowlevel.Task | None = None
-        self._brought: bytes | Exception = b""  # for the reader that was woken
+        self._waiter: trio.lowlevel.Task | None = None
+        self._problem: Exception | None = None  # for the task that was woken
 
-    async def receive(self) -> bytes:
-        """The next bytes that were not taken; `b""` when the far end has finished sending.
+    async def wait(self) -> None:
+        """Read until `read` says False; it is given `b""` when the far end has finished sending.
 
-        Raises as the stream's `receive_some` does, and as `take` does. A cancelled call has lost nothing.
+        Raises as the stream's `receive_some` does, and as `read` does. A cancelled call has lost nothing.
         """
-        if self._reader is not None:
+        if self._waiter is not None:
             raise trio.BusyResourceError("another task is receiving from this stream")
-        if self._stream.holds_bytes:
-            return await self._stream.receive_some(RECEIVE_BYTES)
+        while self._stream.holds_bytes:
+            if not self._read(await self._stream.receive_some(RECEIVE_BYTES)):
+                return
         if self._stream.socket.fileno() == -1:
             raise trio.ClosedResourceError(_CLOSED)
         self._listening.watch(self._descriptor, self)
-        self._reader = trio.lowlevel.current_task()
+        self._waiter = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(self._give_up)
-        brought, self._brought = self._brought, b""
-        if isinstance(brought, Exception):
-            raise brought
-        return brought
+        problem, self._problem = self._problem, None
+        if problem is not None:
+            raise problem
 
     def hear(self) -> None:
-        """Read, have it taken, or else wake the reader."""
-        if self._reader is None:  # it is busy, or gone: not to be told again and again
+        """Read what there is, and wake the waiting task if that is needed."""
+        if self._waiter is None:  # it is busy, or gone: not to be told again and again
             self._listening.forget(self._descriptor)
             return
-        stream = self._stream
+        stream, problem = self._stream, None
         try:
             chunk = stream.receive_nowait(RECEIVE_BYTES)
-            while chunk is not None and self._take(chunk):
-                if not stream.holds_bytes or self._reader is None:  # None: cancelled by what was taken
+            while chunk is None or self._read(chunk):
+                if (
+                    chunk is None or not stream.holds_bytes or self._waiter is None
+                ):  # the last: `read` cancelled it
                     return
                 chunk = stream.receive_nowait(RECEIVE_BYTES)
-        except Exception as problem:  # noqa: BLE001 - no border: the reader raises it, in its own call
-            self._wake(problem)
-        else:
-            if chunk is not None:
-                self._wake(chunk)
+        except Exception as raised:  # noqa: BLE001 - no border: the waiting task raises it, in its own call
+            problem = raised
+        self._wake(problem)
 
     def close(self) -> None:
         """Hear no more; to be called before the stream is closed. A waiting task is told so."""
         self._listening.forget(self._descriptor)
         self._wake(trio.ClosedResourceError(_CLOSED))
 
-    def _wake(self, brought: bytes | Exception) -> None:
-        if self._reader is not None:
-            self._brought = brought
-            trio.lowlevel.reschedule(self._reader)
-            self._reader = None
+    def _wake(self, problem: Exception | None) -> None:
+        if self._waiter is not None:
+            self._problem = problem
+            trio.lowlevel.reschedule(self._waiter)
+            self._waiter = None
 
     def _give_up(self, _: Callable[[], NoReturn]) -> trio.lowlevel.Abort:
-        self._reader = None
+        self._waiter = None
         return trio.lowlevel.Abort.SUCCEEDED
 
 

@@ -203,6 +203,29 @@ async def test_a_message_split_at_every_byte_arrives_whole(open_leg: OpenLeg) ->
             assert await leg.receive() == b"bit by bit"
 
 
+async def test_what_the_reader_takes_at_once_never_overtakes_what_waits(open_leg: OpenLeg) -> None:
+    taken: list[bytes] = []
+
+    def take(text: bytes) -> bool:
+        if text.startswith(b"audio"):
+            taken.append(text)
+        return text.startswith(b"audio")
+
+    async with open_leg() as (leg, far, _):
+        masked = leg.blame is Blame.CARRIER
+        texts = [b"audio 1", b"audio 2", b"words", b"audio 3", b"\xce\xbc"]
+        await far.stream.send_all(b"".join(frame(TEXT, text, masked=masked) for text in texts))
+        assert await leg.receive(take) == b"words"
+        assert await leg.receive(take) == b"audio 3"
+        assert await leg.receive(take) == b"\xce\xbc"
+        assert taken == [b"audio 1", b"audio 2"]
+        await far.stream.send_all(frame(TEXT, b"audio 4", masked=masked)[:4])
+        await far.stream.send_all(frame(TEXT, b"audio 4", masked=masked)[4:])
+        await far.send("over")
+        assert await leg.receive(take) == b"over"
+        assert taken[2:] == [b"audio 4"]
+
+
 async def test_the_far_ends_ping_is_answered(open_leg: OpenLeg) -> None:
     async with open_leg() as (leg, far, _), trio.open_nursery() as nursery:
         nursery.start_soon(lost, leg)

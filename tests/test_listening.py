@@ -17,18 +17,42 @@ from relay.streams import SocketStream
 from tests.far_ends import connected_sockets
 
 
+class Hearer:
+    """An ear, and what it left to the task that waits."""
+
+    def __init__(self, listening: Listening, stream: SocketStream, take: Callable[[bytes], bool]) -> None:
+        self.ear = Ear(listening, stream, self._read)
+        self._take = take
+        self._left: list[bytes] = []
+
+    def _read(self, chunk: bytes) -> bool:
+        if self._take(chunk):
+            return True
+        self._left.append(chunk)
+        return False
+
+    async def receive(self) -> bytes:
+        """What was left, as soon as there is any."""
+        await self.ear.wait()
+        return self._left.pop(0)
+
+    def close(self) -> None:
+        """Hear no more."""
+        self.ear.close()
+
+
 def refuse(_: bytes) -> bool:
     return False
 
 
 async def ear_on(
     listening: Listening | None, take: Callable[[bytes], bool] = refuse
-) -> tuple[Ear, SocketStream, socket.socket]:
+) -> tuple[Hearer, SocketStream, socket.socket]:
     """An ear, its stream, and the other end."""
     assert listening is not None
     here, there = connected_sockets()
     stream = SocketStream(here)
-    return Ear(listening, stream, take), stream, there
+    return Hearer(listening, stream, take), stream, there
 
 
 async def test_what_is_taken_wakes_nobody_and_the_rest_comes_in_order() -> None:
@@ -80,14 +104,14 @@ async def test_a_cancelled_reader_has_lost_nothing_and_nobody_spins_meanwhile() 
 
     async with open_listening() as listening:
         ear, stream, far = await ear_on(listening)
-        hear = ear.hear
+        hear = ear.ear.hear
 
         def counted() -> None:
             nonlocal heard
             heard += 1
             hear()
 
-        ear.hear = counted  # type: ignore[method-assign]
+        ear.ear.hear = counted  # type: ignore[method-assign]
         with trio.move_on_after(0.01):
             await ear.receive()
         far.sendall(b"meanwhile")
@@ -164,7 +188,7 @@ async def test_one_turn_hears_more_sockets_than_one_poll_brings() -> None:
         ears = [await ear_on(listening) for _ in range(20)]
         came: list[bytes] = []
 
-        async def read(ear: Ear) -> None:
+        async def read(ear: Hearer) -> None:
             came.append(await ear.receive())
 
         with pytest.MonkeyPatch.context() as patch:
