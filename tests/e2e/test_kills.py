@@ -28,6 +28,7 @@ MOMENTS = ["before-ready", "opening", "mid-speech", "tool-running", "farewell", 
 KILLS = ["rst", "fin"]
 CLOSED_SECONDS = {"phone": 2.0, "agent": 7.0}  # the callee hears the bridge and the apology meanwhile
 SIDE_BY_SIDE = 4
+CELLS_SIDE_BY_SIDE = 16  # each with two calls of one frame in 0.2 s
 SLACK_SECONDS = 1.0  # of a busy machine
 # The buffers of a kernel take more than those in memory: a missing pong, or the kernel itself after 3 s
 # without an acknowledgement, may come before our own patience with what is not sent.
@@ -75,12 +76,15 @@ def one_of_each() -> list[Cell]:
     return list({(cell.fault.name, cell.after is After.BACK): cell for cell in apt}.values())
 
 
+@pytest.mark.timeout(240)
 async def test_each_fault_ends_its_call_on_real_sockets_as_it_does_in_memory() -> None:
     played: dict[Cell, Played] = {}
+    limit = trio.CapacityLimiter(CELLS_SIDE_BY_SIDE)
     descriptors = len(os.listdir("/proc/self/fd"))
 
     async def run(cell: Cell) -> None:
-        played[cell] = await play_cell(cell, socket_wire)
+        async with limit:
+            played[cell] = await play_cell(cell, socket_wire)
 
     with network(), capture_logs() as lines:
         async with trio.open_nursery() as nursery:

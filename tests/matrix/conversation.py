@@ -21,7 +21,8 @@ from tests.matrix.faults import Moment
 from tests.test_call import Far
 
 FRAME_SECONDS = 0.2  # ten times what Twilio sends, so that a call is played in a tenth of the time
-READY_AFTER_SECONDS = 0.6
+READY_AFTER_SECONDS = 0.67
+THINKS_SECONDS = 0.07  # both are odd, so that no fault falls into the tick of a frame or a ping: times repeat
 GREETING_FRAMES = 18  # the opening is struck after the first pong, so that the far side is held to the next
 REPLY_FRAMES = 6
 ECHO_SECONDS = 0.05  # from the end of what is played to the echo of its mark
@@ -186,6 +187,7 @@ class Session:
         if "greeting" in self._session:
             await self._speak(GREETING_FRAMES, lambda: at(Moment.OPENING))
         await self._hears.wait()
+        await trio.sleep(THINKS_SECONDS)
         if self._is_first:
             await self._talk(at)
         await self._use("end_call")

@@ -5,6 +5,9 @@ Must not know real time or real sockets: the clock jumps, and what is measured i
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from tests.matrix.faults import Cell, cells
@@ -12,10 +15,19 @@ from tests.matrix.judgement import judge
 from tests.matrix.measure import measured
 from tests.matrix.table import PAGE, with_table
 
+TOP = Path(__file__).parent.parent.parent
+
 
 @pytest.mark.parametrize("cell", list(cells()), ids=str)
 def test_a_struck_call_ends_or_goes_on_as_the_table_says(cell: Cell) -> None:
     judge(cell.verdict, measured(cell))
+
+
+def test_every_promise_names_a_test_that_exists() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE.read_text(encoding="utf-8"))
+    assert named
+    for path, name in named:
+        assert f"def {name}(" in (TOP / path).read_text(encoding="utf-8"), name
 
 
 @pytest.mark.timeout(600)  # by itself it plays all of them
