@@ -299,11 +299,8 @@ FAULTS: Final = [
             Leg.PHONE: Dies(Blame.CARRIER, Reason.STALLED, WINDOW_SECONDS, forced=True),
             Leg.AGENT: missed(Reason.STALLED, WINDOW_SECONDS),
         },
-        {
-            BEFORE_READY: at_first(Reason.STALLED),
-            # What it had to say was heard before anybody missed its ear.
-            (Leg.AGENT, Moment.FAREWELL): SAID,
-        },
+        # What it had to say was heard before anybody missed its ear.
+        {(Leg.AGENT, Moment.FAREWELL): SAID},
     ),
     Fault(
         "stops writing",
