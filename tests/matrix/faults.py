@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
-from relay.line import WIND_UP_SECONDS
 from relay.outcomes import Blame, Ending, Reason
-from relay.sessions import READY_SECONDS
+from relay.switchboard import WIND_UP_SECONDS
 from relay.wire.callbacks import CarrierStatus
 from tests.far_ends import BINARY, CLOSE, TEXT, frame
 
@@ -245,7 +244,8 @@ async def cut(victim: Victim, _: FarSide) -> None:
 PONG_SECONDS: Final = 8.0  # ping and its pong: the longest that a far end can be gone unseen
 MEDIA_SECONDS: Final = 5.1  # without a frame of the carrier's
 WINDOW_SECONDS: Final = 7.1  # the next ping finds the window shut, and may not leave within 2 s
-SEARCH_SECONDS: Final = READY_SECONDS  # for another session of the agent's
+READY_SECONDS: Final = 8.0  # for the agent's first word
+SEARCH_SECONDS: Final = 8.0  # for another session of the agent's
 APOLOGY_SECONDS: Final = 2.5  # to be heard, behind what the phone still plays
 
 
