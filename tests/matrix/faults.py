@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 
 from relay.outcomes import Blame, Ending, Reason
-from relay.switchboard import WIND_UP_SECONDS
 from relay.wire.callbacks import CarrierStatus
 from tests.far_ends import BINARY, CLOSE, TEXT, frame
 
@@ -132,6 +131,7 @@ def _cells_at(fault: Fault, leg: Leg, moment: Moment) -> Iterator[Cell]:
 
 HUGE: Final = b"x" * 2 * 2**20  # twice what the agent may send in one message
 SECONDS_A_BYTE: Final = 1.0
+WIND_UP_SECONDS: Final = 8.0  # for a goodbye by us
 
 
 def closes(code: int) -> Callable[[Victim, FarSide], Awaitable[None]]:
