@@ -87,7 +87,8 @@ class Reconciler:
                 self._lost(lines[call_id])
         if self._switchboard.lines:
             for wish in await self._store.wishes(self._node):
-                self._switchboard.grant(wish)
+                if not self._switchboard.grant(wish):  # the call has left while the ledger answered
+                    await self._store.wish(wish.call_id, wish.kind, wish.fields)
 
     def _held(self) -> list[Line]:
         """Our calls as far as the ledger knows of them; one that has ended needs to be held no longer."""

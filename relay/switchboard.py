@@ -360,10 +360,11 @@ class Switchboard:
         """The same for a call of another node's; False when it has ended or never was."""
         return await self._store.wish(call_id, WishKind.GOODBYE if goodbye else WishKind.HANG_UP)
 
-    def grant(self, wish: Wish) -> None:
-        """Do what somebody left in the ledger for the node that has the call."""
+    def grant(self, wish: Wish) -> bool:
+        """Do what somebody left in the ledger for the node that has the call; False where that is not us."""
         if (line := self.line(wish.call_id)) is not None:
             grant(line, wish)
+        return line is not None
 
     def _suppress(self, line: Line, how: str) -> None:
         """Put the number on our list, at once and for good; the spool keeps it if the ledger is down."""

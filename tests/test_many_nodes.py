@@ -18,7 +18,7 @@ from relay.carrier import Dialled, NotHungUp, Placed, Refused, Uncertain
 from relay.line import STREAM_SECONDS, Line
 from relay.outcomes import Blame, Ending, LegClosed, Reason
 from relay.reconciler import WISH_SECONDS
-from relay.store import CallRecord, Kind, ListEntry, Listing, Status, StoreError, Written
+from relay.store import CallRecord, Kind, ListEntry, Listing, Status, StoreError, Wish, Written
 from relay.store.chain import Integrity
 from relay.store.records import Progress
 from relay.switchboard import Document
@@ -245,6 +245,30 @@ async def test_a_node_that_cannot_go_on_with_a_call_lets_it_go(autojump_clock: M
         assert bare.board.lines == []
         assert [found.id for found in await nodes.store.orphans("x", 30, 10)] == [line.record.id]
         nodes.a.board.cut_all()
+
+
+class SlowWishes(CountingStore):
+    """Answers late what it has read, and forgotten, at once."""
+
+    async def wishes(self, node: str) -> list[Wish]:
+        told = await super().wishes(node)
+        await trio.sleep(0.7 if told else 0)
+        return told
+
+
+async def test_a_wish_that_reaches_a_node_after_the_call_has_left_is_not_lost(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_nodes(SlowWishes()) as nodes:
+        line = await nodes.a.placed()
+        assert await nodes.b.board.document(line.record.id, 0, SID) is Document.CONNECT
+        await trio.sleep(WISH_SECONDS + 0.1)
+        await nodes.c.joins(line.record.id, 0)
+        assert await nodes.a.board.holds(line) is False
+        await trio.sleep(4)
+        (moved,) = nodes.c.board.lines
+        assert "document fetched" in events(moved.record)
+        nodes.c.board.cut_all()
 
 
 # ---- the ledger is down ---------------------------------------------------------------------------
