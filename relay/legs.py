@@ -318,7 +318,7 @@ class Leg:
             self._framing.data_to_send()
 
 
-def accept_phone_leg(stream: SocketStream, listening: Listening | None = None) -> Leg:
+def accept_phone_leg(stream: trio.abc.Stream, listening: Listening | None = None) -> Leg:
     """The carrier's stream, whose upgrade was already answered."""
     return Leg(Blame.CARRIER, stream, ServerFraming(PHONE_MESSAGE_BYTES), listening=listening)
 
@@ -339,8 +339,15 @@ async def open_agent_leg(
         )
     except (OSError, trio.BrokenResourceError) as problem:
         raise LegClosed(Blame.AGENT, Reason.UNREACHABLE, f"{problem.__cause__ or problem}") from problem
+    return await join_agent_leg(stream, url, headers=headers, listening=listening)
+
+
+async def join_agent_leg(
+    stream: trio.abc.Stream, url: str, *, headers: Mapping[str, str], listening: Listening | None = None
+) -> Leg:
+    """The agent's leg over a stream that leads there. The same as `open_agent_leg` from there on."""
     try:
-        return await _shake_hands(stream, address, headers, listening)
+        return await _shake_hands(stream, parse_uri(url), headers, listening)
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
