@@ -20,6 +20,7 @@ from relay import full_version
 from relay.cli.agents import agents
 from relay.cli.calls import Purpose, call, calls
 from relay.cli.dnc import dnc
+from relay.cli.replays import show_replay
 from relay.cli.terminal import DONE, FAILED, JSON, USAGE, CommandFailed, complain
 from relay.settings import ConfigurationError, load_settings
 
@@ -153,6 +154,27 @@ def bench(
         complain(str(problem))
         return FAILED
     return DONE if sound else FAILED
+
+
+@app.command
+def replay(file: Path, *, json: JSON = False) -> int:
+    """Tell the dialogue a recorded call once more, and show what it decides; fails where that has changed.
+
+    Parameters
+    ----------
+    file
+        A capture: of RELAY_CAPTURE_DIR, or of the folder `capture` of a demo. Words and keys are not in it.
+    """
+    from relay.replay import ReplayError, read_capture
+    from relay.replay import replay as play
+
+    try:
+        played = play(read_capture(file.read_bytes()))
+    except (OSError, ReplayError) as problem:
+        complain(f"{file}: {problem}")
+        return USAGE
+    show_replay(played, as_json=json)
+    return DONE if played.difference is None else FAILED
 
 
 def run(words: Sequence[str] | None = None) -> int:
