@@ -6,6 +6,7 @@ Knows how to say things on a terminal; every command is a few lines over somethi
 from __future__ import annotations
 
 import gc
+import secrets
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -154,6 +155,44 @@ def bench(
         complain(str(problem))
         return FAILED
     return DONE if sound else FAILED
+
+
+@app.command
+def chaos(
+    *,
+    calls: int = 200,
+    seed: int | None = None,
+    schedule: Path | None = None,
+    soak: float | None = None,
+    json: JSON = False,
+) -> int:
+    """Live through calls in virtual time while everything around them fails: does each end as it must?
+
+    One node and its far ends run in memory; all that goes wrong follows from the seed. Stops at the first
+    broken promise, and prints the seed and the smallest schedule of faults that still breaks it.
+
+    Parameters
+    ----------
+    calls
+        How many calls, on all cores; four for each seed.
+    seed
+        The first seed; drawn where none is given, and printed.
+    schedule
+        Run this one schedule again, as it was printed.
+    soak
+        For so many minutes, in one process, and show what it holds on to.
+    """
+    from relay.chaos.show import run_chaos, run_long, run_schedule
+
+    first = secrets.randbelow(1_000_000) if seed is None else seed
+    if schedule is None:
+        held = run_chaos(first, calls, as_json=json) if soak is None else run_long(first, soak, as_json=json)
+        return DONE if held else FAILED
+    try:
+        return DONE if run_schedule(schedule.read_bytes(), as_json=json) else FAILED
+    except (OSError, ValueError) as problem:
+        complain(f"{schedule}: {problem}")
+        return USAGE
 
 
 @app.command

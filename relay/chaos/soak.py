@@ -1,0 +1,95 @@
+"""Call after call in one process: what it holds on to when they are over.
+
+Knows runs, and what the kernel and Python say of this process; judges by count, not by time.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from relay.call import Call
+from relay.chaos.plan import CALLS, draw
+from relay.chaos.world import World, run_world
+from relay.dialogue import Dialogue
+from relay.legs import Leg
+from relay.line import Line
+
+CALLS_BETWEEN = 100  # from one sample to the next
+WARM_UP_CALLS = 300  # caches fill and the heap finds its shape: nothing is compared with before
+GROWTH_KIB = 1024  # at most so much for each 1,000 calls after that
+_OF_A_CALL = (Call, Dialogue, Leg, Line)  # of which none may be left when every call is over
+
+_STATUS = Path("/proc/self/statm")
+_DESCRIPTORS = Path("/proc/self/fd")
+_PAGE_KIB = 4
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """What this process held after so many calls, all of them over."""
+
+    calls: int
+    memory_kib: int
+    descriptors: int
+    threads: int
+    tasks_left: int
+    calls_held: int  # parts of calls that are over, which their node has not let go
+    objects: int  # that Python's collector knows of
+
+
+def run_soak(
+    seed: int,
+    *,
+    seconds: float = float("inf"),
+    calls: float = float("inf"),
+    on_sample: Callable[[Sample], None] = lambda _sample: None,
+) -> tuple[list[Sample], list[str]]:
+    """Run plans from this seed on until the time is up or the calls are made; what broke the promise."""
+    stop_at = time.monotonic() + seconds
+    samples: list[Sample] = []
+    made = tasks_left = 0
+    while made < calls and time.monotonic() < stop_at:
+        world, _ = run_world(draw(seed + made // CALLS))
+        made += CALLS
+        tasks_left += len(world.left_over)
+        if made % CALLS_BETWEEN == 0:
+            samples.append(_sample(made, tasks_left, world))
+            on_sample(samples[-1])
+        del world
+    return samples, _judge(samples)
+
+
+def _sample(calls: int, tasks_left: int, world: World) -> Sample:
+    gc.collect()
+    objects = gc.get_objects()
+    return Sample(
+        calls=calls,
+        memory_kib=int(_STATUS.read_text().split()[1]) * _PAGE_KIB,
+        descriptors=len(list(_DESCRIPTORS.iterdir())),
+        threads=threading.active_count(),
+        tasks_left=tasks_left,
+        calls_held=sum(isinstance(each, _OF_A_CALL) for each in objects),
+        objects=len(objects),
+    )
+
+
+def _judge(samples: list[Sample]) -> list[str]:
+    settled = [each for each in samples if each.calls >= WARM_UP_CALLS]
+    if len(settled) < 2:
+        return []
+    first, last = settled[0], settled[-1]
+    allowed = GROWTH_KIB * max((last.calls - first.calls) / 1000, 1)
+    broken = []
+    if last.memory_kib - first.memory_kib > allowed:
+        broken.append(
+            f"memory grew by {last.memory_kib - first.memory_kib} KiB, at most {allowed:.0f} may be"
+        )
+    for name in ("descriptors", "threads", "tasks_left", "calls_held"):
+        if getattr(last, name) > getattr(first, name):
+            broken.append(f"{name} grew from {getattr(first, name)} to {getattr(last, name)}")
+    return broken
