@@ -53,12 +53,20 @@ demo: $(VENV)/.relay ## one whole call on this machine alone; ARGS="--scenario F
 test: $(VENV)/.dev ## every test that this machine can run; RELAY_TEST_ALL=1: lacking servers fail
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: test-system
+test-system: $(VENV)/.dev dist/relay ## the shipped things as a whole: the single file, alerts and dashboard
+	$(BIN)/python -m pytest tests/system $(ARGS)
+
 .PHONY: test-fast
 test-fast: $(VENV)/.dev ## the tests that take no time, under a minute
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 .PHONY: check
 check: format-check lint types imports audit coverage ## all that must hold before a change is kept
+
+.PHONY: check-deploy
+check-deploy: $(VENV)/.dev ## the files in deploy/, each by its own tool; part of `check`, with the tests
+	$(BIN)/python -m pytest tests/test_deploy.py $(ARGS)
 
 .PHONY: format
 format: $(VENV)/.dev ## lay out the code
@@ -99,7 +107,35 @@ audit: $(AUDIT)/.made ## known vulnerabilities of the pinned packages, where the
 
 .PHONY: coverage
 coverage: $(VENV)/.dev ## the tests, and which branches they reach
-	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest --ignore tests/system --cov --cov-report=term $(ARGS)
+
+# Packed from an environment that holds the pinned packages and nothing for development.
+BINARY := $(VENV)/binary
+
+$(BINARY)/.made: $(VENV)/.made requirements/build.txt requirements/runtime.txt requirements/binary.txt
+	@echo "Installing the pinned packages into $(BINARY) …"
+	@rm -rf $(BINARY) && $(BIN)/python -m venv $(BINARY)
+	@for file in build runtime binary; do \
+		$(BINARY)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes \
+			-r requirements/$$file.txt || exit 1; done
+	@touch $@
+
+PACKED := $(shell find relay -type f -not -name '*.pyc' -not -name COMMIT) $(wildcard deploy/binary/*)
+
+.PHONY: binary
+binary: dist/relay ## dist/relay: one file that needs no Python
+
+# Installed from a copy, into which the commit is written.
+dist/relay: $(BINARY)/.made pyproject.toml $(PACKED)
+	@command -v objdump >/dev/null || { echo "PyInstaller needs objdump: apt-get install binutils"; exit 1; }
+	@rm -rf build/source && mkdir -p build/source
+	@cp -R relay pyproject.toml README.md LICENSE build/source
+	@{ git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null || true; } > build/source/relay/COMMIT
+	@$(BINARY)/bin/python -m pip --quiet --disable-pip-version-check install --force-reinstall --no-index --no-deps \
+		--no-build-isolation build/source
+	@$(BINARY)/bin/pyinstaller --noconfirm --log-level ERROR --distpath dist --workpath build/pyinstaller \
+		deploy/binary/relay.spec
+	@dist/relay --version
 
 .PHONY: matrix
 matrix: $(VENV)/.dev ## play the kill matrix again and write its table into docs/reliability.md

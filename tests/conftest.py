@@ -26,6 +26,11 @@ def _has_postgres() -> bool:
     return shutil.which("initdb") is not None or any(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 
 
+def _has_program(name: str) -> bool:
+    # Debian keeps servers off the path of ordinary users.
+    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin") is not None
+
+
 # marker: (whether this machine has it, what to install)
 NEEDS: Final[dict[str, tuple[Callable[[], bool], str]]] = {
     "needs_speech": (_has_speech, "make .venv/.speech"),
@@ -33,7 +38,10 @@ NEEDS: Final[dict[str, tuple[Callable[[], bool], str]]] = {
         lambda: "RELAY_OUTSIDE_RIG" in os.environ,
         "RELAY_OUTSIDE_RIG=path of a program that plays carrier and agent",
     ),
-    "needs_haproxy": (lambda: shutil.which("haproxy") is not None, "apt-get install haproxy"),
+    "needs_haproxy": (lambda: _has_program("haproxy"), "apt-get install haproxy"),
+    "needs_nginx": (lambda: _has_program("nginx"), "apt-get install nginx"),
+    "needs_systemd": (lambda: _has_program("systemd-analyze"), "apt-get install systemd"),
+    "needs_promtool": (lambda: _has_program("promtool"), "apt-get install prometheus"),
     "needs_postgres": (_has_postgres, "apt-get install postgresql"),
 }
 

@@ -29,6 +29,7 @@ from relay.wire import agent, phone, signature, twiml
 
 TOP: Final = Path(__file__).parent.parent
 README: Final = TOP / "README.md"
+RUNBOOK: Final = TOP / "docs" / "runbook.md"
 METRICS: Final = TOP / "docs" / "metrics.md"
 ARCHITECTURE: Final = TOP / "docs" / "architecture.md"
 RECORDS: Final = sorted((TOP / "docs" / "decisions").glob("*.md"))
@@ -275,6 +276,30 @@ def test_the_metrics_told_are_those_that_are_counted() -> None:
         for each in CATALOGUE
     ]
     assert table(METRICS, "name", "type", "labels", "what it says") == expected
+
+
+def test_every_alert_has_its_entry_in_the_runbook_and_its_test() -> None:
+    names = alerts("rules.yml", "alert")
+    assert names
+    assert re.findall(r"^## (.+)$", text_of(RUNBOOK), re.MULTILINE) == names
+    assert alerts("rules.test.yml", "alertname") == names
+    assert alerts("rules.yml", "runbook") == [f"docs/runbook.md#{name.lower()}" for name in names]
+
+
+def alerts(name: str, key: str) -> list[str]:
+    text = text_of(TOP / "deploy" / "prometheus" / name)
+    return re.findall(rf"^ +(?:- )?{key}: (.+)$", text, re.MULTILINE)
+
+
+def test_every_metric_named_is_counted() -> None:
+    shipped = [
+        *(TOP / "deploy" / "prometheus").iterdir(),
+        *(TOP / "deploy" / "grafana").rglob("*.json"),
+        RUNBOOK,
+    ]
+    named = {name for path in shipped for name in re.findall(r"\brelay_\w+", text_of(path))}
+    known = {each.name for each in CATALOGUE}
+    assert {re.sub("_(bucket|count|sum)$", "", name) for name in named} <= known
 
 
 # ---- architecture and decisions ----------------------------------------------------------------------------
