@@ -46,16 +46,16 @@ class Meter:
     def __init__(self, metrics: Metrics) -> None:
         self.metrics = metrics
         self._past: Counter[str] = Counter()  # what calls that are gone had counted
-        for blame in Blame:  # a first crash must show as an increase: the series stands at 0 before
+        for blame in Blame:
             for reason in Reason:
-                metrics.count(catalogue.CALLS_ENDED, blame, reason, by=0)
+                metrics.begin(catalogue.CALLS_ENDED, blame, reason)
         for outcome in _DIALS.values():
-            metrics.count(catalogue.DIALS, outcome, by=0)
+            metrics.begin(catalogue.DIALS, outcome)
         for finding in _FINDINGS:
-            metrics.count(catalogue.FINDINGS, finding, by=0)
+            metrics.begin(catalogue.FINDINGS, finding)
         for metric in catalogue.CATALOGUE:
-            if metric.kind == "counter" and not metric.labels and metric not in _ASKED:
-                metrics.count(metric, by=0)
+            if metric.kind != "gauge" and not metric.labels and metric not in _ASKED:
+                metrics.begin(metric)
 
     # ---- calls ---------------------------------------------------------------------------------------------
 

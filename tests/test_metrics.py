@@ -52,6 +52,7 @@ async def test_a_call_is_counted_from_its_intent_to_its_ending(autojump_clock: t
         desk.meter.watch_calls(desk.board, 10, desk.spool)
         before = read(desk.metrics)
         assert before["relay_calls_started_total"] == before["relay_calls_answered_total"] == 0
+        assert before["relay_first_audio_seconds_count"] == 0
         line = await desk.placed()
         assert read(desk.metrics)['relay_calls{status="dialing"}'] == 1
         line.answered()

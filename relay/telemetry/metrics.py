@@ -133,23 +133,35 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
 
-    def count(self, metric: Metric, *labels: str, by: float = 1) -> None:
-        """Add to a counter; by 0 its series begins to exist, so that its first increase is seen."""
-        counter = self._counters.get(metric.name)
-        if counter is None:
-            counter = Counter(metric.name, metric.help, metric.labels, registry=self.registry)
-            self._counters[metric.name] = counter
-        (counter.labels(*labels) if labels else counter).inc(by)
+    def begin(self, metric: Metric, *labels: str) -> None:
+        """Let a series stand at 0 from now on, so that its first increase is seen as one."""
+        series = self._counter(metric) if metric.kind == "counter" else self._histogram(metric)
+        if labels:
+            series.labels(*labels)
+
+    def count(self, metric: Metric, *labels: str) -> None:
+        """Add one to a counter."""
+        counter = self._counter(metric)
+        (counter.labels(*labels) if labels else counter).inc()
 
     def observe(self, metric: Metric, seconds: float, *labels: str) -> None:
         """Add to a histogram."""
-        histogram = self._histograms.get(metric.name)
-        if histogram is None:
-            histogram = Histogram(
+        histogram = self._histogram(metric)
+        (histogram.labels(*labels) if labels else histogram).observe(seconds)
+
+    def _counter(self, metric: Metric) -> Counter:
+        if metric.name not in self._counters:
+            self._counters[metric.name] = Counter(
+                metric.name, metric.help, metric.labels, registry=self.registry
+            )
+        return self._counters[metric.name]
+
+    def _histogram(self, metric: Metric) -> Histogram:
+        if metric.name not in self._histograms:
+            self._histograms[metric.name] = Histogram(
                 metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=self.registry
             )
-            self._histograms[metric.name] = histogram
-        (histogram.labels(*labels) if labels else histogram).observe(seconds)
+        return self._histograms[metric.name]
 
     def ask(self, source: Callable[[], Iterable[Reading]]) -> None:
         """Have `source` say at each scrape what it counts itself. A metric has one source."""
