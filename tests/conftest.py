@@ -17,6 +17,9 @@ hypothesis.settings.register_profile("house", deadline=None, derandomize=True, d
 hypothesis.settings.load_profile("house")
 
 
+BINARY: Final = Path(__file__).parents[1] / "dist" / "relay"
+
+
 def _has_speech() -> bool:
     return importlib.util.find_spec("espeakng_loader") is not None
 
@@ -42,6 +45,7 @@ NEEDS: Final[dict[str, tuple[Callable[[], bool], str]]] = {
     "needs_nginx": (lambda: _has_program("nginx"), "apt-get install nginx"),
     "needs_systemd": (lambda: _has_program("systemd-analyze"), "apt-get install systemd"),
     "needs_promtool": (lambda: _has_program("promtool"), "apt-get install prometheus"),
+    "needs_binary": (BINARY.exists, "make binary"),
     "needs_postgres": (_has_postgres, "apt-get install postgresql"),
 }
 
