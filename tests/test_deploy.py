@@ -158,7 +158,7 @@ async def a_stream_passes(stream: trio.abc.Stream) -> None:
             assert await stream.receive_some(4096) in (b"aframe", b"bframe")
 
 
-async def _serve_node(node: Node, task_status: trio.TaskStatus[Any]) -> None:
+async def _serve_node(node: Node, task_status: trio.TaskStatus[Any]) -> None:  # noqa: ASYNC128 - trio does
     async def answer(stream: trio.SocketStream) -> None:
         try:
             await node.answer(stream)
@@ -168,7 +168,7 @@ async def _serve_node(node: Node, task_status: trio.TaskStatus[Any]) -> None:
     await trio.serve_tcp(answer, node.port, host="127.0.0.1", task_status=task_status)
 
 
-async def _run_balancer(
+async def _run_balancer(  # noqa: ASYNC128 - trio does
     command: list[str], environment: dict[str, str], task_status: trio.TaskStatus[trio.Process]
 ) -> None:
     await trio.run_process(
