@@ -6,6 +6,7 @@ words and keys are gone, so that an opt-out by them shows as a difference, and s
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,6 @@ from typing import Any, Final
 
 import orjson
 
-from relay import clips
 from relay.actions import (
     Action,
     CancelReply,
@@ -28,8 +28,9 @@ from relay.actions import (
     SendToolResult,
     Transcribe,
 )
-from relay.dialogue import BargeIn, Dialogue
+from relay.dialogue import Dialogue
 from relay.outcomes import Ending, WireError
+from relay.terms import BargeIn, Terms
 from relay.tools.builtin import end_call, mark_do_not_call
 from relay.wire import agent as agent_wire
 from relay.wire import phone as phone_wire
@@ -91,9 +92,8 @@ class _Player:
         sids = (line["message"].get("streamSid") for line in lines if isinstance(line["message"], dict))
         self._dialogue = Dialogue(
             next(filter(None, sids), ""),
+            Terms(session={}, time_limit_seconds=math.inf, barge_in=barge_in),
             now=float(lines[0]["at"]),
-            barge_in=barge_in,
-            opted_out_clip=clips.opted_out(),
         )
         self._replay = Replay()
         self._tools: dict[str, str] = {}  # names, by the id of the run
@@ -134,7 +134,7 @@ class _Player:
             self._replay.steps.append(Step(at, cause, action))
             match action:
                 case EndCall(ending):
-                    self._replay.ending = self._dialogue.opted_out or ending
+                    self._replay.ending = self._dialogue.leaving or ending
                 case RunTool(call_id, name):
                     self._tools[call_id] = name
                     if name == mark_do_not_call.name:
@@ -143,7 +143,7 @@ class _Player:
     def wait_on(self) -> None:
         """What the dialogue does when nothing more comes."""
         for _ in range(_ALARMS):
-            if self._replay.ending is not None or self._dialogue.deadline == float("inf"):
+            if self._replay.ending is not None or self._dialogue.deadline == math.inf:
                 return
             self._ring()
 

@@ -61,7 +61,7 @@ def test_silence_is_no_opening_whatever_its_length() -> None:
 def test_an_alarm_rings_at_its_time_when_nothing_more_comes() -> None:
     played = replay([line(0.0, "agent", "out", type="session.update", session={})])
     assert played.ending == Ending(Blame.AGENT, Reason.NOT_READY)
-    assert played.steps[-1].at == 8.0
+    assert next(step.at for step in played.steps if step.cause == "alarm") == 8.0
 
 
 def test_what_it_would_say_otherwise_now_is_named() -> None:

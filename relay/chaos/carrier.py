@@ -191,9 +191,9 @@ class FarCall:
                 await self._carrier.knock(self)
             case "stream-error":
                 error = StreamCallback(self.sid, StreamEvent.ERROR, error="31921 chaos")
-                switchboard.stream_called_back(call_id, error)
+                await switchboard.stream_called_back(call_id, error)
             case "amd":
-                switchboard.machine_detected(call_id, AmdCallback(self.sid, AnsweredBy.MACHINE_START))
+                await switchboard.machine_detected(call_id, AmdCallback(self.sid, AnsweredBy.MACHINE_START))
             case _:
                 raise ValueError(f"{kind!r} is no fault of the carrier's")
 

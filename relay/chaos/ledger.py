@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -61,9 +61,9 @@ class FarLedger(MemoryStore):
         await self._reach()
         return await super().claim(call_id, node, lease_seconds)
 
-    async def renew(self, node: str, lease_seconds: float) -> dict[str, int]:
+    async def renew(self, node: str, call_ids: Collection[str], lease_seconds: float) -> dict[str, int]:
         await self._reach()
-        return await super().renew(node, lease_seconds)
+        return await super().renew(node, call_ids, lease_seconds)
 
     async def take_over(self, call_id: str, attempt: int, node: str, lease_seconds: float) -> int | None:
         await self._reach()

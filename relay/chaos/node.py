@@ -14,7 +14,6 @@ import trio
 from relay.carrier import Carrier
 from relay.chaos.plan import LIMIT_SECONDS
 from relay.compliance import Rulebook, load_rulebook
-from relay.dialogue import BargeIn
 from relay.gatekeeper import Gatekeeper
 from relay.legs import Leg
 from relay.meter import Meter
@@ -25,6 +24,7 @@ from relay.store import Retention, Spool, Store
 from relay.switchboard import House, Switchboard
 from relay.telemetry.capture import Captures
 from relay.telemetry.metrics import Metrics
+from relay.terms import BargeIn
 from relay.tools.builtin import end_call, mark_do_not_call
 from relay.tools.functions import tool
 
@@ -47,7 +47,7 @@ def build_node(
     *,
     carrier: Carrier,
     ledger: Store,
-    open_agent: Callable[[], Awaitable[Leg]],
+    open_agent: Callable[[str | None], Awaitable[Leg]],
     clock: Callable[[], datetime],
 ) -> tuple[Switchboard, Reconciler]:
     """A switchboard and who looks after its calls; whoever asks for it has to run the latter."""

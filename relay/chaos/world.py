@@ -237,7 +237,7 @@ class World:
             pass
         link.far.close()
 
-    async def _open_agent(self) -> Leg:
+    async def _open_agent(self, _resume_token: str | None) -> Leg:
         story = self._by_id[structlog.contextvars.get_contextvars()["call_id"]]
         if story.plan.opening == "unreachable" and not story.agents:
             story.agents.append(self._agent(story, Link(story.plan.agent, self._rng)))

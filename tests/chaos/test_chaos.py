@@ -206,14 +206,14 @@ def plant_open_stream(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def plant_early_ear(monkeypatch: pytest.MonkeyPatch) -> None:
     """The callee is forwarded though the opening was not heard."""
-    opening = Dialogue._mark_opening
+    session_ready = Dialogue._session_ready
 
-    def mark_opening(dialogue: Dialogue, now: float) -> Any:
-        actions = opening(dialogue, now)
+    def open_at_once(dialogue: Dialogue, message: Any, now: float) -> Any:
+        actions = session_ready(dialogue, message, now)
         dialogue._stage = type(dialogue._stage).OPEN
         return actions
 
-    monkeypatch.setattr(Dialogue, "_mark_opening", mark_opening)
+    monkeypatch.setattr(Dialogue, "_session_ready", open_at_once)
 
 
 def plant_lost_record(monkeypatch: pytest.MonkeyPatch) -> None:
