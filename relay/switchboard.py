@@ -36,12 +36,7 @@ from relay.store import (
 )
 from relay.telemetry.capture import Captures
 from relay.tools import Tool
-from relay.wire.callbacks import (
-    AmdCallback,
-    RecordingCallback,
-    StatusCallback,
-    StreamCallback,
-)
+from relay.wire.callbacks import AmdCallback, RecordingCallback, StatusCallback, StreamCallback
 from relay.wishes import follow_stream, grant
 
 REATTACHMENTS = 2  # times that a call goes on after its node died; a third death is no accident
