@@ -25,7 +25,7 @@ from relay.store.chain import Integrity
 from relay.store.sql import open_store
 from relay.switchboard import REATTACHMENTS, Document
 from relay.wire.callbacks import CarrierStatus
-from tests.test_call import Far
+from tests.test_call import LOUD, Far
 from tests.test_switchboard import (
     NUMBER,
     OFFICE_HOURS,
@@ -66,6 +66,7 @@ class Pair:
         if heard:
             agent = await self.first.opens(self.phone)
             await agent.say(type="transcript.user", text="Tuesday, please.")
+            await answer(agent, "r1")
             await agent.say(type="transcript.agent", text="At ten or at two?", reply_id="r0")
             await trio.testing.wait_all_tasks_blocked()
         await self.first.reconciler.save_live()
@@ -90,6 +91,13 @@ class Pair:
         assert self.store.saved == [call_id]
         assert all(stream.closed for desk in (self.first, self.second) for stream in desk.streams)
         return record
+
+
+async def answer(agent: Far, reply_id: str) -> None:
+    """One reply that can be heard."""
+    await agent.say(type="reply.started", reply_id=reply_id)
+    await agent.say(type="reply.audio", data=LOUD, reply_id=reply_id)
+    await agent.say(type="reply.done", reply_id=reply_id)
 
 
 @asynccontextmanager
@@ -179,6 +187,7 @@ async def test_the_cap_counts_from_the_first_answer(autojump_clock: MockClock) -
         agent = await pair.second.agent()
         await agent.say(type="session.ready", session_id="s2")
         assert await agent.hear("reply.create")
+        await answer(agent, "r2")
         await agent.hear("reply.create")  # the goodbye
         assert trio.current_time() - answered_at == pytest.approx(100 - WIND_UP_SECONDS, abs=1)
         await phone.wait_closed()
