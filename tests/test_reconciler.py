@@ -42,6 +42,7 @@ from tests.test_switchboard import (
     open_desk,
     virtual_now,
 )
+from tests.test_takeover import answer
 
 FOREIGN_SID = "CA" + "f" * 32
 __all__ = ["instant_disk"]
@@ -404,6 +405,7 @@ async def test_a_call_outlives_the_ledger_and_its_record_is_whole_when_it_is_bac
         agent = await desk.opens(phone)
         store.fails = StoreError("disk full")
         await agent.say(type="transcript.user", text="Are you there?")
+        await answer(agent, "r1")
         await trio.sleep(outage_seconds)
         assert line.ending is None
         assert desk.board.refusal is not None
