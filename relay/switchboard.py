@@ -6,6 +6,7 @@ Knows no HTTP and no Quart; the carrier, the agent and the store are what it was
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from enum import Enum, auto
 from functools import partial
@@ -120,12 +121,10 @@ class Switchboard:
     async def newest(self, line: Line) -> CallRecord:
         """What is known of a call that was placed here: it may be live on another node already."""
         if line.record.sid is None or line.yielded:
-            try:
+            with suppress(StoreError):
                 kept = await self._store.get(line.record.id)
-            except StoreError:
-                kept = None
-            if kept is not None and kept.sid is not None:
-                return kept
+                if kept is not None and kept.sid is not None:
+                    return kept
         return line.record
 
     @property
