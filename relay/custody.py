@@ -64,21 +64,19 @@ class Custody:
 
         A call that has ended here is ours unless its record was refused.
         """
-        fence: int | None = None
+        record, fences = line.record, dict[str, int]()
         if not _is_settled(line):
             try:
                 with trio.fail_after(ASK_SECONDS):
-                    fence = await self._store.claim(line.record.id, self._node, LEASE_SECONDS)
+                    # Not by a claim, which raises the fence of a lapsed lease: our save may be under way.
+                    fences = await self._store.renew(self._node, [record.id], LEASE_SECONDS)
             except (StoreError, trio.TooSlowError):
                 return None
         if _is_settled(line):  # perhaps just now: of an ended call the ledger says that it is nobody's
             return not line.yielded
-        # A lease that ran out unseen raises the fence by one; by more, if somebody had the call meanwhile.
-        if fence is None or fence > line.record.fence + 1:
+        if fences.get(record.id) != record.fence:
             line.give_way()
-            return False
-        line.record.fence = fence
-        return True
+        return not line.yielded
 
     async def serve(self, record: CallRecord, call_sid: str) -> Document:
         """The newest document of a call that another node holds, who is told; its stream may begin anywhere.
