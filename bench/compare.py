@@ -41,7 +41,7 @@ PLAN = (
     Profile("speech", steps=(60,), seconds=3.0, mode="speech"),
 )
 ROUNDS = 3
-QUICK = Profile("plain", steps=(60,), seconds=3.0)
+QUICK = Profile("plain", steps=(60,), seconds=2.5)
 QUICK_ROUNDS = 3
 
 
