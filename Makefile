@@ -51,15 +51,19 @@ demo: $(VENV)/.relay ## one whole call on this machine alone; ARGS="--scenario F
 
 .PHONY: test
 test: $(VENV)/.dev ## every test that this machine can run; RELAY_TEST_ALL=1: lacking servers fail
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --ignore tests/system --ignore tests/campaigns $(ARGS)
 
 .PHONY: test-system
 test-system: $(VENV)/.dev dist/relay ## the shipped things as a whole: the single file, alerts and dashboard
 	$(BIN)/python -m pytest tests/system $(ARGS)
 
+.PHONY: campaigns
+campaigns: $(VENV)/.dev ## what takes many minutes: thousands of calls in one process, and what it holds on to then
+	$(BIN)/python -m pytest tests/campaigns $(ARGS)
+
 .PHONY: test-fast
 test-fast: $(VENV)/.dev ## the tests that take no time, under a minute
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest --ignore tests/system --ignore tests/campaigns -m "not slow" $(ARGS)
 
 .PHONY: check
 check: format-check lint types imports audit coverage ## all that must hold before a change is kept
@@ -107,7 +111,7 @@ audit: $(AUDIT)/.made ## known vulnerabilities of the pinned packages, where the
 
 .PHONY: coverage
 coverage: $(VENV)/.dev ## the tests, and which branches they reach
-	$(BIN)/python -m pytest --ignore tests/system --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest --ignore tests/system --ignore tests/campaigns --cov --cov-report=term $(ARGS)
 
 # Packed from an environment that holds the pinned packages and nothing for development.
 BINARY := $(VENV)/binary

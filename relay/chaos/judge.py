@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from relay.chaos.plan import LIMIT_SECONDS, Fault
 from relay.chaos.world import Story, Struck, World
+from relay.course import HANG_UP_SECONDS
 from relay.outcomes import Blame, Ending, Reason
 
 Verdict = tuple[Blame, Reason]
@@ -22,6 +23,7 @@ DEAD_SECONDS: Final = 5.5 + TEARDOWN_SECONDS  # from a telephone that just falls
 _CARRIER_LOST = {(Blame.CARRIER, Reason.LOST)}
 _CARRIER_DEAD = {(Blame.CARRIER, reason) for reason in (Reason.SILENT, Reason.STALLED, Reason.LOST)}
 _CARRIER_BROKEN = {(Blame.CARRIER, Reason.PROTOCOL)}
+_NEVER_BEGUN = {(Blame.CARRIER, Reason.NO_STREAM)}  # a socket that was struck before its `start`
 _AGENT_GONE = {
     (Blame.AGENT, reason)
     for reason in (
@@ -188,6 +190,8 @@ def _judge_ending(story: Story, ending: Ending, faults: list[Fault]) -> Iterator
     )
     for fault in faults:
         allowed = allowed | _STRIKES.get(f"{fault.target} {fault.kind.partition(':')[0]}", set())
+        if fault.target == "phone" and story.record is not None and story.record.stream_sid is None:
+            allowed = allowed | _NEVER_BEGUN
     if (ending.blame, ending.reason) not in allowed | (_ALWAYS if _is_out_of_step(story, faults) else set()):
         yield f"ended as {ending.blame}/{ending.reason} ({ending.detail})"
 
@@ -204,9 +208,12 @@ def _judge_speed(story: Story, world: World) -> Iterator[str]:
     if story.record.ended_at is None:
         return
     ended_at = (story.record.ended_at - world.now_at(0.0)).total_seconds()
+    # With its REST down the carrier is asked in vain, behind closed sockets, before the record is saved.
+    is_deaf = any(struck.fault.kind == "rest-down" for struck in (*story.struck, *world.struck))
+    spare = HANG_UP_SECONDS if is_deaf else 0.0
     for struck in story.struck:
         bound = _bound_of(struck)
-        if bound is not None and ended_at - struck.at > bound:
+        if bound is not None and ended_at - struck.at > bound + spare:
             yield f"ended {ended_at - struck.at:.1f} s after {struck.fault.kind} of its telephone"
 
 

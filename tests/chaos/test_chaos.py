@@ -32,7 +32,6 @@ from relay.chaos.plan import (
 )
 from relay.chaos.run import run_plan, run_seed
 from relay.chaos.shrink import shrink
-from relay.chaos.soak import run_soak
 from relay.chaos.world import run_world
 from relay.cli import app
 from relay.dialogue import Dialogue
@@ -338,13 +337,3 @@ def test_a_schedule_that_was_printed_runs_again(
     assert msgspec.json.encode(Plan(5, (CallPlan(),))).decode() in told
     file.write_text("{}")
     assert app(words, result_action="return_value") == 2
-
-
-@pytest.mark.slow
-@pytest.mark.serial
-@pytest.mark.timeout(1200)  # some five minutes on a core of its own
-def test_a_thousand_calls_leave_nothing_behind() -> None:
-    samples, broken = run_soak(SEED, calls=1300)
-    assert broken == []
-    assert samples[-1].calls == 1300
-    assert samples[-1].calls_held == 0
