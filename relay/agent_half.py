@@ -66,6 +66,11 @@ class AgentHalf:
         self._fault: Fault | None = None
         self._socket = trio.CancelScope()  # around whatever uses it
 
+    @property
+    def had_session(self) -> bool:
+        """Whether a session was ever ready."""
+        return bool(self._name[0])
+
     # ---- what the call asks for --------------------------------------------------------------------
 
     def send(self, text: bytes) -> None:

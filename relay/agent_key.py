@@ -39,14 +39,16 @@ class AgentKey:
     async def watch(self) -> NoReturn:
         """While the key is refused, ask again and again, so that nobody has to tell us when it is good."""
         while True:
-            await self._refused.wait()
+            while self.refusal is None:
+                await self._refused.wait()
             await trio.sleep(RETRY_SECONDS)
             if await self._is_good():
                 self._accept()
 
     def _accept(self) -> None:
         self.refusal = None
-        self._refused = trio.Event()
+        if self._refused.is_set():  # one that is not is being waited for
+            self._refused = trio.Event()
 
     async def _is_good(self) -> bool:
         """Billed as two seconds where it is; no session is opened."""

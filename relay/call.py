@@ -98,6 +98,11 @@ class Call:
         self._tool_calls, self._tool_desk = trio.open_memory_channel[RunTool](TOOL_CALLS)
 
     @property
+    def had_session(self) -> bool:
+        """Whether the agent was ready at any time."""
+        return self._agent.had_session
+
+    @property
     def counts(self) -> dict[str, int]:
         """What was counted, for the record."""
         return {

@@ -196,7 +196,7 @@ class Course:
             answered_at=line.answered_at,
         )
         ending = await line.call.run()
-        self.agent_key.judge(ending, had_session=line.record.session_id is not None)
+        self.agent_key.judge(ending, had_session=line.call.had_session)
         line.end(ending)
 
     async def _announce(self, line: Line, ending: Ending) -> None:

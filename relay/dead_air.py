@@ -29,7 +29,7 @@ _WATCHES = ((Watch.FILLER, FILLER_SECONDS), (Watch.NUDGE, NUDGE_SECONDS), (Watch
 class DeadAir:
     """Counts from what the callee said, or from a tool's result, to the first sound of a reply."""
 
-    __slots__ = ("_alarms", "_filler", "_goodbye", "_playout", "_replies")
+    __slots__ = ("_alarms", "_filler", "_goodbye", "_is_paused", "_playout", "_replies")
 
     def __init__(
         self, alarms: Alarms[Watch], playout: Playout, replies: Replies, goodbye: Goodbye, filler: bytes
@@ -39,6 +39,7 @@ class DeadAir:
         self._replies = replies
         self._goodbye = goodbye
         self._filler = filler
+        self._is_paused = False
 
     @property
     def is_counted(self) -> bool:
@@ -47,13 +48,33 @@ class DeadAir:
 
     def owe(self, now: float) -> None:
         """The agent is to speak now."""
+        self._is_paused = False
         for watch, seconds in _WATCHES:
             self._alarms.set(watch, now + seconds)
 
     def stop(self) -> None:
         """It is heard, or somebody else's turn."""
+        self._is_paused = False
         for watch, _ in _WATCHES:
             self._alarms.drop(watch)
+
+    def tool_called(self, now: float, *, is_running: bool) -> None:
+        """A function was asked for. One that does not run here brings no result: the answer is owed still."""
+        if is_running:
+            self.stop()
+        else:
+            self.owe(now)
+
+    def pause(self) -> None:
+        """The callee makes a sound."""
+        is_owed = self._is_paused or self.is_counted
+        self.stop()
+        self._is_paused = is_owed
+
+    def go_on(self, now: float) -> None:
+        """It is over: what was owed before is owed still, and nobody may ever say what the sound was."""
+        if self._is_paused:
+            self.owe(now)
 
     def ring(self, watch: Watch, now: float) -> Sequence[Action] | Ending:
         """One of the three moments has come; at the last one the call is given up."""

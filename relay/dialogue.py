@@ -182,6 +182,7 @@ class Dialogue:
                 return self._speech_started(now)
             case agent.SpeechStopped():
                 self._committed_at = now
+                self._dead_air.go_on(now)
                 return ()
             case agent.CalleeSaid() | agent.AgentSaid():
                 return self._said(message, now)
@@ -193,8 +194,9 @@ class Dialogue:
                 note = Note("reply failed", {"code": code[:_WORD_CHARACTERS]})
                 return [note, *self._reply_done(agent.ReplyDone("failed", message.reply_id), now)]
             case agent.ToolCall():
-                self._dead_air.stop()
-                return self._tool_runs.called(message)
+                actions = self._tool_runs.called(message)
+                self._dead_air.tool_called(now, is_running=self._tool_runs.are_awaited)
+                return actions
             case agent.SessionUpdated() | agent.CalleePartial() | agent.AgentPartial():
                 return ()
             case _:
@@ -310,7 +312,7 @@ class Dialogue:
     # ---- interruption --------------------------------------------------------------------------------------
 
     def _speech_started(self, now: float) -> Sequence[Action]:
-        self._dead_air.stop()
+        self._dead_air.pause()
         self._interruption.noticed_at = now
         if self._stage is not _Stage.OPEN or not self._terms.interruptible:
             return ()

@@ -36,9 +36,13 @@ class Listening:
             self._epoll.register(descriptor, select.EPOLLIN)
         self._ears[descriptor] = ear
 
-    def forget(self, descriptor: int) -> None:
-        """Have nobody hear; to be said before a socket is closed, since its number is given to another."""
-        if self._ears.pop(descriptor, None) is not None:
+    def forget(self, descriptor: int, ear: Ear) -> None:
+        """Have `ear` hear no more; to be said before a socket is closed: its number is given to another.
+
+        Said once more, when the number is another's by then, it changes nothing.
+        """
+        if self._ears.get(descriptor) is ear:
+            del self._ears[descriptor]
             self._epoll.unregister(descriptor)
 
     async def run(self) -> NoReturn:
@@ -96,7 +100,7 @@ class Ear:
     def hear(self) -> None:
         """Read what there is, and wake the waiting task if that is needed."""
         if self._waiter is None:  # it is busy, or gone: not to be told again and again
-            self._listening.forget(self._descriptor)
+            self._listening.forget(self._descriptor, self)
             return
         stream, problem = self._stream, None
         try:
@@ -113,7 +117,7 @@ class Ear:
 
     def close(self) -> None:
         """Hear no more; to be called before the stream is closed. A waiting task is told so."""
-        self._listening.forget(self._descriptor)
+        self._listening.forget(self._descriptor, self)
         self._wake(trio.ClosedResourceError(_CLOSED))
 
     def _wake(self, problem: Exception | None) -> None:

@@ -5,6 +5,7 @@ Knows no HTTP and no session; looks only at calls of our ledger: what else the c
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
@@ -17,7 +18,7 @@ from relay.compliance import Outcome
 from relay.line import UNCONNECTED, Line
 from relay.meter import Meter
 from relay.outcomes import Blame, Ending, Reason
-from relay.store import LEASE_SECONDS, CallRecord, Retention, Spool, Status, Store, StoreError, Written
+from relay.store import LEASE_SECONDS, CallRecord, Retention, Spool, Status, Store, StoreError, Wish, Written
 from relay.switchboard import Switchboard
 
 WISH_SECONDS = 0.5  # between two looks at what other nodes wish of our calls
@@ -55,6 +56,8 @@ class Reconciler:
         self._retention = retention
         self._meter = meter
         self._leases_count_from = 0.0  # on trio's clock
+        # Told by the ledger and not yet done; as many as the callbacks and requests of half a second.
+        self._wishes: deque[Wish] = deque()
 
     async def run(self) -> None:
         """Until cancelled; a ledger that is down is tried again, and calls go on meanwhile."""
@@ -86,9 +89,16 @@ class Reconciler:
             for call_id in await self._store.lost(self._node, lines):
                 self._lost(lines[call_id])
         if self._switchboard.lines:
-            for wish in await self._store.wishes(self._node):
-                if not self._switchboard.grant(wish):  # the call has left while the ledger answered
-                    await self._store.wish(wish.call_id, wish.kind, wish.fields)
+            self._wishes += await self._store.wishes(self._node)  # told once: lost here, they are lost
+        while self._wishes:
+            wish = self._wishes.popleft()
+            if self._switchboard.grant(wish):
+                continue
+            try:  # the call has left while the ledger answered
+                await self._store.wish(wish.call_id, wish.kind, wish.fields)
+            except StoreError:
+                self._wishes.appendleft(wish)
+                raise
 
     def _held(self) -> list[Line]:
         """Our calls as far as the ledger knows of them; one that has ended needs to be held no longer."""
@@ -171,11 +181,18 @@ class Reconciler:
         self._leases_count_from = trio.current_time() + RECONCILE_SECONDS + RENEW_SECONDS
 
     async def _settle(self, record: CallRecord) -> None:
-        """Give an orphan its final record; where that cannot be done yet, the next round tries again."""
+        """Give an orphan its final record; where that cannot be done yet, the next round tries again.
+
+        Others were settled before it: its lease is held anew, and it may have a stream by now.
+        """
+        if await self._is_taken(record):
+            return
         sid = record.sid
         ending = await (self._resolve(record) if sid is None else self._ask_carrier(record, sid))
         if ending is None:
             self._meter.found("waiting")
+            return
+        if self._switchboard.line(record.id) is not None:
             return
         now = self._clock()
         record.note(now, "reconciled")
@@ -186,6 +203,11 @@ class Reconciler:
             log.info(
                 "call ended", call_id=record.id, **ending.as_json(), duration_seconds=record.duration_seconds
             )
+
+    async def _is_taken(self, record: CallRecord) -> bool:
+        """Whether somebody has the call by now, on another node or on this one."""
+        fence = await self._store.claim(record.id, self._node, LEASE_SECONDS)
+        return fence != record.fence or self._switchboard.line(record.id) is not None
 
     async def _resolve(self, record: CallRecord) -> Ending | None:
         """A call without a SID: never dialled, or the carrier's answer died with its node.
@@ -211,6 +233,8 @@ class Reconciler:
             await self._spool.confirm(record.id, self._clock())
             cut = Ending(Blame.US, Reason.CUT, f"its node died; the carrier says {found.status.value}")
             return UNCONNECTED.get(found.status, cut)
+        if await self._is_taken(record):
+            return None
         outcome = await self._carrier.hang_up(sid)
         if isinstance(outcome, AlreadyEnded):
             await self._spool.confirm(record.id, self._clock())

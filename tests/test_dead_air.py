@@ -136,3 +136,29 @@ def test_the_ending_says_how_long_it_was_waited_for() -> None:
 
     detail = "no answer was heard for 20 s"
     assert of(talk.later(DEAD_AIR_SECONDS), EndCall) == [EndCall(Ending(Blame.AGENT, Reason.SILENT, detail))]
+
+
+# ---- what must not switch it off -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (agent.ToolCall("c1", "lookup", {}), agent.ToolCall("c1", "lookup", {})),
+        (agent.ToolCall("c1", "lookup", "nonsense"),),
+    ],
+    ids=["repeated", "unreadable"],
+)
+def test_a_function_that_does_not_run_leaves_the_answer_owed(messages: tuple[agent.ToolCall, ...]) -> None:
+    talk = asked()
+    talk.agent(messages[0])
+    if len(messages) == 2:
+        talk.tool("c1")
+        talk.agent(messages[1])
+    assert CreateReply(NUDGE) in talk.later(NUDGE_SECONDS)
+
+
+def test_a_sound_that_nobody_transcribes_leaves_the_answer_owed() -> None:
+    talk = asked()
+    talk.agent(agent.SpeechStarted(), agent.SpeechStopped())
+    assert CreateReply(NUDGE) in talk.later(NUDGE_SECONDS)

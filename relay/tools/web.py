@@ -34,7 +34,7 @@ UNREACHABLE = "That service cannot be reached just now. Say so, and offer anothe
 _PLACE = re.compile(r"\{(\w+)\}")
 _SECRET = re.compile(r"\$\{(\w+)\}")
 _KINDS = {"string": str, "integer": int, "number": float, "boolean": bool}
-_NAT64 = IPv6Network("64:ff9b::/96")  # an IPv4 address in disguise: RFC 6052
+_GLOBAL_UNICAST = IPv6Network("2000::/3")  # all that is assigned: beyond it are addresses in disguise
 
 log = structlog.get_logger()
 Network = Any  # ipaddress has no common base: IPv4Network | IPv6Network
@@ -81,11 +81,11 @@ class GuardedTransport(httpx.AsyncBaseTransport):
 def is_public(address: IPv4Address | IPv6Address) -> bool:
     """Whether an address is one of the open internet, also by what it carries inside."""
     if isinstance(address, IPv6Address):
-        if address in _NAT64:
-            return False
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
         if inner is not None:
             return is_public(inner)
+        if address not in _GLOBAL_UNICAST:
+            return False
     return address.is_global and not address.is_multicast
 
 

@@ -194,7 +194,8 @@ async def test_a_private_address_is_refused_unless_the_operator_names_its_networ
     [
         "127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
         "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fc00::1", "ff02::1", "::ffff:10.0.0.1",
-        "64:ff9b::a00:1", "2002:a00:1::", "2001:0:0:0:0:0:f5ff:fffe",
+        "64:ff9b::a00:1", "2002:a00:1::", "64:ff9b:1::a00:1", "fec0::1", "::7f00:1", "::ffff:0:7f00:1",
+        "2001:0:0:0:0:0:f5ff:fffe",
     ],
 )  # fmt: skip
 def test_an_address_that_is_not_of_the_open_internet(address: str) -> None:
