@@ -99,7 +99,9 @@ def test_you_may_only_look_down(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("path", sorted((TOP / "requirements").glob("*.txt")), ids=lambda path: path.name)
 def test_pinned_files_hold_names_versions_and_hashes_alone(path: Path) -> None:
-    pin = re.compile(r"[a-z0-9-]+==[0-9a-z.]+( ; [^/]+)? \\|    --hash=sha256:[0-9a-f]{64}( \\)?")
+    pin = re.compile(
+        r"[a-z0-9-]+(\[[a-z0-9,-]+\])?==[0-9a-z.]+( ; [^/]+)? \\|    --hash=sha256:[0-9a-f]{64}( \\)?"
+    )
     assert not [line for line in path.read_text(encoding="utf-8").splitlines() if not pin.fullmatch(line)]
 
 
