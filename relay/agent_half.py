@@ -18,7 +18,7 @@ from relay.actions import Action, OpenSession, RetryWithoutVoice
 from relay.dialogue import Dialogue
 from relay.legs import HandshakeRefused, Leg, Take
 from relay.outcomes import Blame, Ending, LegClosed, Reason, WireError
-from relay.profiles import resume
+from relay.script import resume
 from relay.session_faults import Fault, handshake_refused, socket_lost
 from relay.terms import Diary, Terms
 from relay.wire import agent as agent_wire

@@ -30,8 +30,9 @@ from relay.legs import HandshakeRefused, Leg, open_agent_leg
 from relay.opening import OPENING_SECONDS
 from relay.outcomes import LegClosed, Refusal, WireError
 from relay.probe import Probe
-from relay.profiles import DEFAULT_AGENT, compose
+from relay.profiles import DEFAULT_AGENT
 from relay.roster import Roster, load_roster, overrides
+from relay.script import compose
 from relay.service import agent_opener
 from relay.sessions import READY_SECONDS
 from relay.settings import ConfigurationError, Settings, load_settings

@@ -19,7 +19,8 @@ from relay.compliance import DialRequest, Purpose
 from relay.dialogue import OPENING_HEARD
 from relay.line import Line
 from relay.outcomes import Refusal
-from relay.profiles import Overrides, Profile, announcement, compose, resume
+from relay.profiles import Profile
+from relay.script import Overrides, announcement, compose, resume
 from relay.store import CallRecord
 from relay.terms import BargeIn, Terms
 from relay.tools import CallContext, Tool, Toolbox, definitions

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from relay.profiles import Overrides, Profile, ProfileError, TurnDetection, read_profile
+from relay.profiles import Profile, ProfileError, TurnDetection, read_profile
+from relay.script import Overrides
 from relay.settings import ConfigurationError, Settings
 from relay.tools import Tool
 from relay.tools.builtin import builtin_tools

@@ -19,8 +19,9 @@ from cyclopts import App
 
 from relay.cli import app
 from relay.outcomes import Blame, Reason
-from relay.profiles import Overrides, compose, read_profile
+from relay.profiles import read_profile
 from relay.rehearsal import API_TOKEN, open_stage
+from relay.script import Overrides, compose
 from relay.settings import Accounts, Settings
 from relay.simulator.scenario import shipped_scenario
 from relay.telemetry.metrics import CATALOGUE

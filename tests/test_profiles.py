@@ -11,18 +11,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from relay.outcomes import Refusal
-from relay.profiles import (
-    LONGEST_OPENING,
-    LONGEST_VALUE,
-    Overrides,
-    Profile,
-    ProfileError,
-    TurnDetection,
-    announcement,
-    compose,
-    read_profile,
-    resume,
-)
+from relay.profiles import LONGEST_VALUE, Profile, ProfileError, TurnDetection, read_profile
+from relay.script import LONGEST_OPENING, Overrides, announcement, compose, resume
 
 DISCLOSURE = "Hello, this is the automated assistant of {{business}}."
 TOOL = {"type": "function", "name": "end_call", "description": "", "parameters": {"type": "object"}}

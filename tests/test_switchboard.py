@@ -45,8 +45,9 @@ from relay.legs import HandshakeRefused, Leg
 from relay.line import Line
 from relay.meter import Meter
 from relay.outcomes import Blame, Ending, LegClosed, Reason, Refusal
-from relay.profiles import Overrides, Profile
+from relay.profiles import Profile
 from relay.reconciler import Reconciler
+from relay.script import Overrides
 from relay.store import CallRecord, ListEntry, MemoryStore, Spool, Status, Store, StoreError, Wish, Written
 from relay.store.ledger import Judge, Retention
 from relay.store.records import Progress

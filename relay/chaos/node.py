@@ -18,8 +18,9 @@ from relay.gatekeeper import Gatekeeper
 from relay.legs import Leg
 from relay.meter import Meter
 from relay.outcomes import Refusal
-from relay.profiles import Overrides, Profile
+from relay.profiles import Profile
 from relay.reconciler import Reconciler
+from relay.script import Overrides
 from relay.store import Retention, Spool, Store
 from relay.switchboard import House, Switchboard
 from relay.telemetry.capture import Captures

@@ -41,8 +41,8 @@ def list_agents(*, json: JSON = False) -> int:
 def show_agent(name: str, *, var: tuple[str, ...] = ()) -> int:
     """Print the exact session.update of an agent as JSON."""
     from relay.outcomes import Refusal
-    from relay.profiles import compose
     from relay.roster import load_roster, overrides
+    from relay.script import compose
     from relay.tools import definitions
 
     settings = load_settings()

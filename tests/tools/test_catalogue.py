@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from relay.outcomes import Refusal
-from relay.profiles import compose
 from relay.roster import load_roster, overrides
+from relay.script import compose
 from relay.settings import ConfigurationError, Settings, load_settings
 from relay.tools import CallContext, Toolbox, definitions
 

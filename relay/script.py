@@ -1,0 +1,145 @@
+"""What an agent is told in one call: its texts with their places filled, and the one `session.update`.
+
+Knows no trio, no clock, no socket and no log; texts come in, a session or a refusal comes out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from relay.outcomes import Refusal
+from relay.profiles import DEFAULT_AGENT, LONGEST_VALUE, PLACE, Profile, TurnDetection
+
+LONGEST_OPENING = 200
+"""Characters of disclosure and greeting together: little over the 10 s of an opening, at 15–17 a second."""
+
+LONGEST_PAST = 8000  # characters of the transcript so far that a resumed session is told, the newest
+
+# What a value may not hold: control characters, separators of lines, changes of direction, lone surrogates,
+# and braces to build a place with.
+_UNSPOKEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff{}]+")
+
+
+class Overrides(BaseModel):
+    """What an operator's settings change in an agent. None leaves the profile's own.
+
+    The greeting and the prompt are those of the default agent alone: another agent has another purpose.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    greeting: str | None = None
+    system_prompt: str | None = None
+    voice: str | None = None
+    voice_focus: Literal["near-field", "far-field"] | None = None
+    keyterms: tuple[str, ...] = Field(default=(), max_length=100)
+    turn_detection: TurnDetection = TurnDetection()
+
+
+def compose(
+    profile: Profile,
+    overrides: Overrides,
+    variables: Mapping[str, str],
+    tools: Sequence[Mapping[str, Any]],
+) -> dict[str, Any] | Refusal:
+    """The `session` object of the first `session.update`, or why this call cannot be made so.
+
+    The greeting is the disclosure and then the greeting, or the greeting alone where the carrier speaks the
+    disclosure; no setting and no variable replaces or empties the disclosure. What is not configured is
+    omitted, never null: null is refused by the live service. A stored agent is named and nothing else.
+    """
+    greeting, system_prompt = _texts(profile, overrides)
+    values = _values(profile, variables)
+    said_by_whom = _places(profile.disclosure)
+    wanted = said_by_whom | _places(greeting) | _places(system_prompt)
+    blank = {name for name in said_by_whom & values.keys() if not any(map(str.isalnum, values[name]))}
+    if missing := sorted((wanted - values.keys()) | blank):
+        return Refusal("variable-missing", f"agent {profile.name} needs a value for: {', '.join(missing)}")
+    if long := sorted(name for name in wanted if len(values[name]) > LONGEST_VALUE):
+        return Refusal("variable-too-long", f"at most {LONGEST_VALUE} characters each: {', '.join(long)}")
+    disclosure, greeting = _fill(profile.disclosure, values), _fill(greeting, values)
+    if profile.disclosure_mode == "greeting":
+        greeting = f"{disclosure} {greeting}".strip()
+    if (longest := max(len(disclosure), len(greeting))) > LONGEST_OPENING:
+        return Refusal(
+            "opening-too-long",
+            f"the agent or the carrier would say {longest} characters at a stretch, at most {LONGEST_OPENING}"
+            " are spoken before the person may answer: shorten the disclosure or the greeting",
+        )
+    if profile.agent_id is not None:
+        return {"agent_id": profile.agent_id}
+    sound = {"format": {"encoding": "audio/pcmu"}}
+    heard: dict[str, Any] = {"type": "audio", **sound}
+    if keyterms := overrides.keyterms or profile.keyterms:
+        heard["keyterms"] = list(keyterms)
+    if voice_focus := overrides.voice_focus or profile.voice_focus:
+        heard["voice_focus"] = voice_focus
+    own, theirs = (part.turn_detection.model_dump(exclude_none=True) for part in (profile, overrides))
+    if turn_detection := own | theirs:
+        heard["turn_detection"] = turn_detection
+    spoken: dict[str, Any] = {"type": "audio", **sound}
+    if voice := overrides.voice or profile.voice:
+        spoken["voice"] = voice
+    session: dict[str, Any] = {
+        "system_prompt": _fill(system_prompt, values),
+        "greeting": greeting,
+        "input": heard,
+        "output": spoken,
+    }
+    if tools:
+        session["tools"] = [dict(tool) for tool in tools]
+    return session
+
+
+def announcement(profile: Profile, variables: Mapping[str, str]) -> str:
+    """The disclosure that the carrier speaks before it connects the agent; empty where the greeting has it.
+
+    The variables are those of a session that could be composed: none is missing.
+    """
+    if profile.disclosure_mode == "greeting":
+        return ""
+    return _fill(profile.disclosure, _values(profile, variables))
+
+
+def resume(session: Mapping[str, Any], said: Sequence[tuple[str, str]], *, heard: bool) -> dict[str, Any]:
+    """The session of a call that goes on after its node died: what was said so far joins the prompt.
+
+    An opening that was heard to its end is not said again; one that was not is repeated. A stored agent
+    cannot be told: its id is all that its first update may hold.
+    """
+    if "agent_id" in session:
+        return dict(session)
+    lines = "\n".join(f"{role}: {text}" for role, text in said)[-LONGEST_PAST:]
+    past = f"\n\nThe call was interrupted and goes on now. So far:\n{lines}" if lines else ""
+    resumed = {**session, "system_prompt": session["system_prompt"] + past}
+    if heard:
+        resumed.pop("greeting", None)  # gone already where this is not the first time
+    return resumed
+
+
+def _texts(profile: Profile, overrides: Overrides) -> tuple[str, str]:
+    """Greeting and prompt, before the variables are filled in."""
+    greeting, system_prompt = profile.greeting, profile.system_prompt
+    if profile.name == DEFAULT_AGENT:
+        greeting = greeting if overrides.greeting is None else overrides.greeting
+        system_prompt = overrides.system_prompt or system_prompt
+    return greeting, system_prompt
+
+
+def _values(profile: Profile, variables: Mapping[str, str]) -> dict[str, str]:
+    """What stands in the places of the templates, freed of what cannot be spoken."""
+    given = {**profile.variables, **variables}
+    return {name: _UNSPOKEN.sub(" ", text).strip() for name, text in given.items()}
+
+
+def _places(template: str) -> set[str]:
+    return set(PLACE.findall(template))
+
+
+def _fill(template: str, values: Mapping[str, str]) -> str:
+    """Put values into their places, each text by itself: no place can reach from one text into the next."""
+    return PLACE.sub(lambda place: values[place[1]], template).strip()
