@@ -35,6 +35,7 @@ from relay.interruption import Interruption
 from relay.leaving import Leaving
 from relay.opening import Opening
 from relay.outcomes import Blame, Ending, Reason
+from relay.own_stream import OwnStream
 from relay.playout import Playout, Purpose
 from relay.replies import Replies
 from relay.session_faults import Fault, session_failed
@@ -46,7 +47,6 @@ from relay.wire import agent, phone
 from relay.wire.audio import is_digital_silence, payload_seconds, silence
 
 OPENING_HEARD = "opening heard"  # the note that proves it, also for whoever takes the call over
-FOREIGN_MESSAGES = 10  # messages for another stream before the socket is given up
 _WORD_CHARACTERS = 64  # of a far end's word in our timeline
 
 
@@ -62,7 +62,7 @@ class Dialogue:
 
     def __init__(self, stream_sid: str, terms: Terms, *, now: float) -> None:
         self.tally = Tally()
-        self._stream_sid = stream_sid
+        self._stream = OwnStream(stream_sid, self.tally)
         self._terms = terms
         self._lead_silence_seconds = terms.lead_silence_seconds  # 0 once it was sent
         self._heard = terms.heard
@@ -107,22 +107,19 @@ class Dialogue:
         if isinstance(message, phone.Media):
             if self.forwards(message):
                 return (ForwardToAgent(message.media.payload),)
-            if message.stream_sid != self._stream_sid:
-                return self._foreign()
+            if self._stream.is_foreign(message):
+                return self._stream.foreign()
             self.tally.early_frames += message.media.track == "inbound" and self._stage is not _Stage.LEAVING
             return ()
         match message:
             case phone.Unrecognised(event):
-                self.tally.unknown_events += 1
-                return (Note("unknown phone event", {"name": event[:_WORD_CHARACTERS]}),)
+                return self._stream.unrecognised(event)
             case phone.Connected():
                 return ()
             case phone.StreamStarted():
-                if message.stream_sid == message.start.stream_sid == self._stream_sid:
-                    return (Note("start repeated"),)
-                return (_end(Blame.CARRIER, Reason.PROTOCOL, "a second, different start"),)
-            case _ if message.stream_sid != self._stream_sid:
-                return self._foreign()
+                return self._stream.started(message)
+            case _ if self._stream.is_foreign(message):
+                return self._stream.foreign()
             case phone.MarkReached():
                 return self._mark_reached(message.mark.name)
             case phone.KeyPressed(phone.DtmfBody(digit)) if digit == self._terms.opt_out_key:
@@ -136,14 +133,7 @@ class Dialogue:
 
     def forwards(self, frame: phone.Media) -> bool:
         """Whether a frame goes to the agent; nothing else follows from it then."""
-        is_ours = frame.stream_sid == self._stream_sid and frame.media.track == "inbound"
-        return is_ours and self._stage is _Stage.OPEN
-
-    def _foreign(self) -> Sequence[Action]:
-        self.tally.foreign_messages += 1
-        if self.tally.foreign_messages < FOREIGN_MESSAGES:
-            return ()
-        return (_end(Blame.CARRIER, Reason.PROTOCOL, "messages for another stream"),)
+        return self._stage is _Stage.OPEN and self._stream.brings(frame)
 
     def _mark_reached(self, name: str) -> Sequence[Action]:
         match self._playout.reached(name):

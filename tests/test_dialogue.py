@@ -32,7 +32,7 @@ from relay.actions import (
 )
 from relay.clips import Clips
 from relay.compliance import OPT_OUT_KEY
-from relay.dialogue import FOREIGN_MESSAGES, Dialogue
+from relay.dialogue import Dialogue
 from relay.goodbye import (
     FAREWELL_LIMIT_SECONDS,
     FAREWELL_REPLY_SECONDS,
@@ -42,6 +42,7 @@ from relay.goodbye import (
 )
 from relay.opening import OPENING_SECONDS
 from relay.outcomes import Blame, Ending, Reason
+from relay.own_stream import FOREIGN_MESSAGES
 from relay.playout import MARK_GRACE_SECONDS
 from relay.sessions import READY_SECONDS
 from relay.terms import BargeIn, Terms
