@@ -56,6 +56,7 @@ WIND_UP_STAGE_SECONDS = 10.0  # from the second signal; longer than a wind-up an
 CUT_SECONDS = 3.0  # from the third signal to the end, whatever still runs
 DAY_SECONDS = 86_400.0
 WAITED_FOR_SECONDS = 5.0  # between two lines that say whom a drain waits for
+LAST_WORD_SECONDS = 2.0  # behind the last hang-up: the carrier's callback about it is answered too
 
 log = structlog.get_logger()
 
@@ -232,6 +233,7 @@ async def _run_until_drained(
 ) -> None:
     """The first signal drains, the second winds up, the third cuts; each stage has its bound."""
     await anext(signals)
+    had_calls = bool(switchboard.lines)
     stages: tuple[tuple[str, Callable[[], None], float], ...] = (
         ("draining", switchboard.drain, drain_seconds),
         ("winding up", switchboard.wind_up_all, WIND_UP_STAGE_SECONDS),
@@ -246,6 +248,9 @@ async def _run_until_drained(
             if not switchboard.lines:
                 break
         nursery.cancel_scope.cancel()
+    if had_calls:
+        with trio.move_on_after(LAST_WORD_SECONDS):
+            await anext(signals)
 
 
 async def _first_of(*waits: Callable[[], Awaitable[object]], seconds: float) -> None:

@@ -8,16 +8,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from itertools import chain
 
 from relay.chaos.plan import CALLS, Plan, draw
 from relay.chaos.run import Run, run_plan, run_seed
 from relay.chaos.shrink import shrink
 
-TWICE = 10  # every tenth seed is run a second time, in whatever process is free
+TWICE = 10  # every tenth seed is run a second time, in another process
 # Below these a campaign has tried nothing, whatever it found. One call in ten is never answered by plan.
 LEAST_ANSWERED = 0.6  # of the calls
 LEAST_FRAMES = 60  # relayed for each answered call, both directions together
@@ -70,6 +69,11 @@ def seeds_of(seed: int, calls: int) -> range:
     return range(seed, seed + max(1, -(-calls // CALLS)))
 
 
+def seeds_again(seeds: range) -> list[int]:
+    """Those of them that are run twice."""
+    return [seed for seed in seeds if seed % TWICE == 0]
+
+
 def run_campaign(
     seed: int, calls: int, *, workers: int | None = None, on_run: Callable[[Run], None] = lambda _run: None
 ) -> Findings:
@@ -77,29 +81,14 @@ def run_campaign(
     findings = Findings()
     digests: dict[int, str] = {}
     seeds = seeds_of(seed, calls)
-    context = multiprocessing.get_context("spawn")  # each process has its own order of hashes
-    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
-        again = [each for each in seeds if each % TWICE == 0]
-        futures: list[Future[Run]] = [pool.submit(run_seed, each) for each in chain(seeds, again)]
-        for future in as_completed(futures):
-            run = future.result()
+    for batch in (seeds, seeds_again(seeds)):
+        for run in _run_all(batch, workers):
             on_run(run)
-            if run.seed in digests:
-                findings.repeated += 1
-                findings.cpu_seconds += run.cpu_seconds
-                if digests[run.seed] != run.digest:
-                    findings.violations = [
-                        f"seed {run.seed} went two ways: {digests[run.seed]}, {run.digest}"
-                    ]
-                    findings.failed = draw(run.seed)
-            else:
-                digests[run.seed] = run.digest
-                findings.add(run)
-                if run.violations:
-                    findings.failed = draw(run.seed)
+            _take(run, findings, digests)
             if findings.failed is not None:
                 break
-        pool.shutdown(cancel_futures=True)
+        if findings.failed is not None:
+            break
     if findings.failed is None:
         findings.violations = list(findings.quiet())
     elif not findings.violations:
@@ -107,3 +96,29 @@ def run_campaign(
         last = run_plan(findings.failed)
         findings.violations, findings.newest = list(last.violations), last.newest
     return findings
+
+
+def _run_all(seeds: Sequence[int], workers: int | None) -> Iterator[Run]:
+    """In new processes, each with its own order of hashes: who runs a seed again did not run it before."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
+        futures = [pool.submit(run_seed, seed) for seed in seeds]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _take(run: Run, findings: Findings, digests: dict[int, str]) -> None:
+    if run.seed not in digests:
+        digests[run.seed] = run.digest
+        findings.add(run)
+        if run.violations:
+            findings.failed = draw(run.seed)
+        return
+    findings.repeated += 1
+    findings.cpu_seconds += run.cpu_seconds
+    if digests[run.seed] != run.digest:
+        findings.violations = [f"seed {run.seed} went two ways: {digests[run.seed]}, {run.digest}"]
+        findings.failed = draw(run.seed)

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from relay.chaos.campaign import Findings, run_campaign, seeds_of
+from relay.chaos.campaign import Findings, run_campaign, seeds_again, seeds_of
 from relay.chaos.plan import CALLS, Plan
 from relay.chaos.run import Run, run_plan
 from relay.chaos.soak import Sample, run_soak
@@ -26,7 +26,8 @@ _LINES_SHOWN = 25  # of the trace, before a violation
 
 def run_chaos(seed: int, calls: int, *, as_json: bool = False) -> bool:
     """Run as many plans as it takes for so many calls, and show what came of it; whether all held."""
-    total = len(seeds_of(seed, calls)) * CALLS
+    seeds = seeds_of(seed, calls)
+    total = (len(seeds) + len(seeds_again(seeds))) * CALLS
     with _bar(total, "calls", hidden=as_json) as (bar, task):
 
         def count(run: Run) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -321,6 +323,35 @@ def test_the_command_reports_as_json(capsys: pytest.CaptureFixture[str]) -> None
     told = json.loads(capsys.readouterr().out)
     assert (told["seed"], told["calls"], told["violations"], told["failed"]) == (5, 8, [], None)
     assert told["calls_per_core_hour"] > 0
+
+
+class InThisProcess(ThreadPoolExecutor):
+    """Runs at once what it is given: what is planted here is planted there."""
+
+    def __init__(self, _workers: int | None, **_options: Any) -> None:
+        super().__init__(1)
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
+
+
+@pytest.mark.slow
+def test_the_first_violation_of_a_campaign_is_shrunk_and_printed_with_its_seed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("relay.chaos.campaign.ProcessPoolExecutor", InThisProcess)
+    plant_open_stream(monkeypatch)
+    assert app(["chaos", "--seed", str(SEED), "--calls", "40"], result_action="return_value") == 1
+    told = capsys.readouterr().out
+    seed, schedule = re.findall(r"^seed (\d+); its schedule.*\n(.*)$", told, flags=re.MULTILINE)[0]
+    assert SEED <= int(seed) < SEED + 10
+    small = msgspec.json.decode(schedule, type=Plan)
+    assert small.seed == int(seed)
+    assert len(small.calls) == 1
+    assert run_plan(small).violations
+    assert f"broken  {run_plan(small).violations[0]}" in told
 
 
 def test_a_schedule_that_was_printed_runs_again(

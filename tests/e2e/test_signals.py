@@ -7,19 +7,22 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import httpx
 import orjson
 import pytest
 import trio
 
 from relay.rehearsal import ACCOUNT_SID, Performance, Stage, Unplayed, open_stage
-from relay.simulator.ledger import Entry
+from relay.service import LAST_WORD_SECONDS, WAITED_FOR_SECONDS
+from relay.simulator.ledger import Entry, Ledger
 from tests.e2e.scenes import AGENTS, EXPLANATION, scene
 
 TALK = {"turn": [{"say": "Yes?", "pause_seconds": 0.2}]}
+AT_ONCE_SECONDS = 0.5  # from the signal to the first answer of readyz that counts
 MONOLOGUE = {"commit_seconds": 0.3, "turn": [{"reply": EXPLANATION}]}
 
 
@@ -111,6 +114,64 @@ async def test_a_drain_lets_the_live_call_run_to_its_own_end(tmp_path: Path) -> 
             assert await process.wait() == 0
     ended = [line for line in lines(tmp_path) if line["event"] == "call ended"]
     assert [(line["blame"], line["reason"]) for line in ended] == [("nobody", "goodbye")]
+
+
+@pytest.mark.slow
+async def test_a_drain_cuts_no_call_in_any_phase_and_answers_all_that_is_asked_about_them(
+    tmp_path: Path,
+) -> None:
+    told: list[tuple[float, int, int]] = []  # when; what readyz and livez said
+    settings = {"RELAY_AGENTS_DIR": str(AGENTS), "RELAY_DRAIN_SECONDS": "60"}
+    async with open_stage(tmp_path, seed=1, synthesise=False, own_process=True, **settings) as stage:
+        assert stage.process is not None
+        process = stage.process
+        placed = {title: Ledger() for title in ("live", "opening", "ringing")}
+
+        async def play(title: str, ring_seconds: float) -> None:
+            call = scene(title, carrier={"ring_seconds": ring_seconds})
+            with suppress(Unplayed):  # the process may be gone before the last look at the record
+                await stage.play(call, on_entry=placed[title].entries.append)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(play, "live", 0.1)
+            await _until(lambda: bool(placed["live"].select("agent", "received", "input.audio")))
+            nursery.start_soon(play, "opening", 0.1)
+            await _until(lambda: bool(placed["opening"].select("phone", "sent", "start")))
+            nursery.start_soon(play, "ringing", 6.0)
+            await _until(lambda: "ringing" in _statuses(placed["ringing"]))
+            stopped_at = trio.current_time()
+            process.send_signal(signal.SIGTERM)
+            with suppress(httpx.TransportError):  # until nobody listens any more
+                while True:
+                    ready, live = await stage.http.get("/readyz"), await stage.http.get("/livez")
+                    told.append((trio.current_time() - stopped_at, ready.status_code, live.status_code))
+                    await trio.sleep(0.1)
+            drained_seconds = trio.current_time() - stopped_at - LAST_WORD_SECONDS
+            with trio.fail_after(20):
+                assert await process.wait() == 0
+    assert {(ready, live) for at, ready, live in told if at > AT_ONCE_SECONDS} == {(503, 200)}
+    ended = [line for line in lines(tmp_path) if line["event"] == "call ended"]
+    assert [(line["blame"], line["reason"]) for line in ended] == [("nobody", "goodbye")] * 3
+    for title, ledger in placed.items():
+        assert [entry for entry in ledger.entries if entry.event in ("violation", "notification")] == [], (
+            title
+        )
+        assert _statuses(ledger)[-2:] == ["in-progress", "completed"], title
+    waited = [line["some"] for line in lines(tmp_path) if line["event"] == "waiting for calls"]
+    assert all(isinstance(some, list) and some for some in waited)
+    assert len(waited) >= 2
+    assert abs(len(waited) - drained_seconds / WAITED_FOR_SECONDS) <= 1
+
+
+async def _until(is_true: Callable[[], bool]) -> None:
+    with trio.fail_after(20):
+        while not is_true():  # noqa: ASYNC110 - a ledger is no event
+            await trio.sleep(0.02)
+
+
+def _statuses(ledger: Ledger) -> list[str]:
+    """What the carrier has told of the call, and had acknowledged."""
+    return [entry.fields["told"] for entry in ledger.entries if entry.event == "status-callback"]
 
 
 @pytest.mark.slow
