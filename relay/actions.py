@@ -84,17 +84,24 @@ class RetryWithoutVoice(msgspec.Struct, frozen=True):
 
 
 class Transcribe(msgspec.Struct, frozen=True):
-    """Add a line to the transcript."""
+    """Add a line to the transcript; one of the agent's has the number of its reply."""
 
     role: Role
     text: str
     interrupted: bool
+    reply: int | None = None
 
 
 class TurnAnswered(msgspec.Struct, frozen=True):
-    """The agent's first audible sound after a turn of the callee's; its share of the wait in seconds."""
+    """The agent's first audible sound after a turn of the callee's, in seconds.
+
+    `agent_seconds`: from the agent's word that the turn is over. `commit_seconds`: before that, from the end
+    of what the callee said; None where it was not found. `queued_seconds`: what the phone plays first.
+    """
 
     agent_seconds: float
+    commit_seconds: float | None = None
+    queued_seconds: float = 0.0
 
 
 class OptOut(msgspec.Struct, frozen=True):

@@ -85,6 +85,13 @@ class AgentHalf:
         """Something that a fresh session is to know."""
         self._past.append((role, text))
 
+    def correct(self, said: str, heard: str) -> None:
+        """Of what the agent said last the callee has heard no more than this."""
+        for position in range(len(self._past) - 1, -1, -1):
+            if self._past[position] == ("agent", said):
+                self._past[position] = ("agent", heard)
+                return
+
     def reopen(self, wanted: OpenSession) -> None:
         """Give the session up for another one."""
         self._next = wanted

@@ -40,6 +40,7 @@ from relay.outcomes import Blame, Ending, LegClosed, Reason, WireError
 from relay.terms import Diary, Terms
 from relay.tool_runs import TOOL_CALLS
 from relay.tools import Toolbox
+from relay.turns import SAMPLE_EVERY
 from relay.wire import agent as agent_wire
 from relay.wire import phone as phone_wire
 
@@ -167,6 +168,8 @@ class Call:
                 nursery.start_soon(self._serve_tools, name="tool desk")
 
     async def _take_leave(self, ending: Ending) -> None:
+        self._dialogue.hearing.over(trio.current_time())
+        self._write_heard()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._hang_up, ending, name="hang-up")
             nursery.start_soon(self._leave_agent, ending, name="agent goodbye")
@@ -248,6 +251,8 @@ class Call:
 
     def _to_agent(self, payload: str) -> None:
         self._agent.send(agent_wire.input_audio(payload))
+        if not self.frames_to_agent % SAMPLE_EVERY:
+            self._dialogue.turns.sampled(payload, self._last_media_at)
         self.frames_to_agent += 1
 
     def _to_phone(self, payload: str) -> None:
@@ -271,6 +276,8 @@ class Call:
                 self._to_phone(action.payload)
             else:
                 self._perform_seldom(action)
+        if self._dialogue.hearing.settled:
+            self._write_heard()
         if self._dialogue.deadline < self._alarm_at:
             self._alarm.deadline = self._alarm_at = self._dialogue.deadline
 
@@ -294,17 +301,26 @@ class Call:
                 self._agent.reopen(action)
             case RetryWithoutVoice():
                 self._agent.drop_voice(action)
-            case Transcribe(role, text, interrupted):
+            case Transcribe(role, text, interrupted, reply):
                 self._agent.remember(role, text)
-                self._diary.said(role, text, interrupted=interrupted)
-            case TurnAnswered(agent_seconds):
-                self._diary.turn_answered(agent_seconds, trio.current_time() - self._agent.received_at)
+                self._diary.said(role, text, interrupted=interrupted, reply=reply)
+            case TurnAnswered():
+                self._diary.turn_answered(action, trio.current_time() - self._agent.received_at)
             case OptOut(how):
                 self._diary.opted_out(how)
             case Note(event, fields):
                 self._diary.noted(event, fields)
             case EndCall(ending):
                 self.end(ending)
+
+    def _write_heard(self) -> None:
+        """What is known by now to have been heard of replies; a session that follows is told no more."""
+        settled = self._dialogue.hearing.settled
+        for reply in settled:
+            if reply.text is not None and reply.heard != reply.text:
+                self._agent.correct(reply.text, reply.heard or "")
+            self._diary.heard(reply)
+        settled.clear()
 
     # ---- tools -----------------------------------------------------------------------------------
 

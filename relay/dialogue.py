@@ -25,12 +25,12 @@ from relay.actions import (
     SendMark,
     SendToolResult,
     Transcribe,
-    TurnAnswered,
 )
 from relay.alarms import Alarms, Watch
 from relay.compliance import asks_to_stop
 from relay.dead_air import DeadAir
 from relay.goodbye import Goodbye
+from relay.hearing import Hearing
 from relay.interruption import Interruption
 from relay.leaving import Leaving
 from relay.opening import Opening
@@ -43,8 +43,9 @@ from relay.sessions import Sessions
 from relay.tally import Tally
 from relay.terms import BargeIn, Terms
 from relay.tool_runs import ToolRuns
+from relay.turns import Turns
 from relay.wire import agent, phone
-from relay.wire.audio import is_digital_silence, payload_seconds, silence
+from relay.wire.audio import is_digital_silence, payload_seconds
 
 OPENING_HEARD = "opening heard"  # the note that proves it, also for whoever takes the call over
 _WORD_CHARACTERS = 64  # of a far end's word in our timeline
@@ -64,15 +65,15 @@ class Dialogue:
         self.tally = Tally()
         self._stream = OwnStream(stream_sid, self.tally)
         self._terms = terms
-        self._lead_silence_seconds = terms.lead_silence_seconds  # 0 once it was sent
         self._heard = terms.heard
         self._stage = _Stage.CONNECTING
         alarms = self._alarms = Alarms[Watch]()
         playout = self._playout = Playout()
         replies = self._replies = Replies()
-        self._opening = Opening(playout, alarms)
-        self._committed_at: float | None = None
-        self._interruption = Interruption(playout, replies, self.tally, now)
+        self._opening = Opening(playout, alarms, terms.lead_silence_seconds)
+        self.turns = Turns(playout)
+        self.hearing = Hearing(playout, replies)
+        self._interruption = Interruption(playout, replies, self.hearing, self.tally, now)
         runs = self._tool_runs = ToolRuns(are_ours=terms.tools_are_ours)
         goodbye = self._goodbye = Goodbye(playout, replies)
         self._sessions = Sessions(alarms, playout, replies, runs, goodbye, terms, now)
@@ -136,7 +137,9 @@ class Dialogue:
         return self._stage is _Stage.OPEN and self._stream.brings(frame)
 
     def _mark_reached(self, name: str) -> Sequence[Action]:
-        match self._playout.reached(name):
+        purpose = self._playout.reached(name)
+        self.hearing.proven()
+        match purpose:
             case Purpose.OPENING:
                 self._heard = True
                 if self._stage is _Stage.OPENING:  # else its session was lost meanwhile
@@ -171,23 +174,23 @@ class Dialogue:
             case agent.SpeechStarted():
                 return self._speech_started(now)
             case agent.SpeechStopped():
-                self._committed_at = now
+                self.turns.commit(now)
                 self._dead_air.go_on(now)
                 return ()
             case agent.CalleeSaid() | agent.AgentSaid():
                 return self._said(message, now)
             case agent.ReplyStarted(reply_id):
                 return self._reply_started(reply_id)
-            case agent.ReplyDone():
+            case agent.ReplyDone() | agent.ReplyError():
                 return self._reply_done(message, now)
-            case agent.ReplyError(code):
-                note = Note("reply failed", {"code": code[:_WORD_CHARACTERS]})
-                return [note, *self._reply_done(agent.ReplyDone("failed", message.reply_id), now)]
             case agent.ToolCall():
                 actions = self._tool_runs.called(message)
                 self._dead_air.tool_called(now, is_running=self._tool_runs.are_awaited)
                 return actions
-            case agent.SessionUpdated() | agent.CalleePartial() | agent.AgentPartial():
+            case agent.AgentPartial():
+                self.hearing.word(message)
+                return ()
+            case agent.SessionUpdated() | agent.CalleePartial():
                 return ()
             case _:
                 assert_never(message)
@@ -210,7 +213,8 @@ class Dialogue:
         if self._stage is _Stage.LEAVING:
             return ()
         self._stage = _Stage.CONNECTING
-        self._committed_at = None
+        self.turns.drop()
+        self.hearing.broken_off()
         self._dead_air.stop()
         return self._unless_in_vain(self._sessions.lost(fault, now, heard=self._heard), now)
 
@@ -224,6 +228,7 @@ class Dialogue:
     def _fall_silent(self) -> None:
         """Nobody but us has a say any more."""
         self._stage = _Stage.LEAVING
+        self.hearing.broken_off()
         self._goodbye.drop()
         self._tool_runs.forget()
         self._dead_air.stop()
@@ -233,9 +238,8 @@ class Dialogue:
         if not message.text:
             return ()
         if isinstance(message, agent.AgentSaid):
-            return (Transcribe("agent", message.text, message.interrupted),)
-        if self._committed_at is None:
-            self._committed_at = now
+            return (Transcribe("agent", message.text, message.interrupted, self.hearing.said(message)),)
+        self.turns.said(now)
         if self._stage is _Stage.OPEN:
             self._dead_air.owe(now)
         leaving = self.opt_out("words", now) if asks_to_stop(message.text, self._terms.language) else ()
@@ -265,32 +269,29 @@ class Dialogue:
                 self.tally.late_frames += 1
                 return ()
         seconds = payload_seconds(message.data)
-        actions: list[Action] = []
-        if self._lead_silence_seconds:  # the line opens late: without it the first word is clipped
-            self._playout.sent(self._lead_silence_seconds, now)
-            actions.append(PlayOnPhone(silence(self._lead_silence_seconds)))
-            self._lead_silence_seconds = 0.0
+        actions = self._opening.lead(now)
         self._playout.sent(seconds, now)
         reply.was_sent = True
         actions.append(PlayOnPhone(message.data))
         if not reply.is_audible and not is_digital_silence(message.data):
             reply.is_audible = True
-            actions += self._first_sound(now)
+            self._dead_air.stop()
+            actions += self.turns.answered(seconds, now)
+        self.hearing.sent(reply, seconds)
         if self._stage is _Stage.OPENING and reply.is_audible:
             actions += self._opening.sounds(seconds, now)
         return actions
 
-    def _first_sound(self, now: float) -> Sequence[Action]:
-        self._dead_air.stop()
-        committed_at, self._committed_at = self._committed_at, None
-        return () if committed_at is None else (TurnAnswered(now - committed_at),)
-
-    def _reply_done(self, message: agent.ReplyDone, now: float) -> Sequence[Action]:
+    def _reply_done(self, message: agent.ReplyDone | agent.ReplyError, now: float) -> Sequence[Action]:
+        if isinstance(message, agent.ReplyError):
+            note = Note("reply failed", {"code": message.code[:_WORD_CHARACTERS]})
+            return [note, *self._reply_done(agent.ReplyDone("failed", message.reply_id), now)]
         if message.was_cut:
             return self._interrupted(now) if self._replies.cut(message.reply_id) else ()
         reply = self._replies.finish(message.reply_id)
         if reply is None:
             return ()
+        self.hearing.ended(reply)
         is_spoken = reply.is_audible and message.was_completed
         if self._stage is _Stage.OPENING and not self._opening.is_marked:
             return self._opening.mark(now) if is_spoken else self._apologise(self._opening.failure, now)

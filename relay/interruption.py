@@ -6,6 +6,7 @@ Knows no trio, no clock, no socket, no log and not who has the right to interrup
 from __future__ import annotations
 
 from relay.actions import Action, ClearPhoneAudio, Note
+from relay.hearing import Hearing
 from relay.playout import Playout
 from relay.replies import Replies
 from relay.tally import Tally
@@ -14,26 +15,30 @@ from relay.tally import Tally
 class Interruption:
     """The interruptions of one call, as they reach the phone."""
 
-    __slots__ = ("_playout", "_replies", "_tally", "noticed_at")
+    __slots__ = ("_hearing", "_playout", "_replies", "_tally", "noticed_at")
 
-    def __init__(self, playout: Playout, replies: Replies, tally: Tally, now: float) -> None:
+    def __init__(
+        self, playout: Playout, replies: Replies, hearing: Hearing, tally: Tally, now: float
+    ) -> None:
         self.noticed_at = now  # the callee's speech, by the agent
         self._playout = playout
         self._replies = replies
+        self._hearing = hearing
         self._tally = tally
 
     def clear(self, now: float, why: str) -> list[Action]:
         """The callee wants to speak; nothing to do where the phone holds nothing."""
-        cleared = self.silence(now)
+        cleared = self.silence(now, active_goes_on=True)  # one that was cut is active no more
         if cleared:
             self._tally.barge_ins += 1
             seconds = round(now - self.noticed_at, 3)
             cleared.append(Note("barge-in", {"by": why, "seconds": seconds}))
         return cleared
 
-    def silence(self, now: float) -> list[Action]:
+    def silence(self, now: float, *, active_goes_on: bool = False) -> list[Action]:
         """Whatever the reason is."""
         self._replies.hush()
+        self._hearing.cleared(now, active_goes_on=active_goes_on)
         if not self._playout.clear(now):
             return []
         self._tally.clears += 1

@@ -13,10 +13,11 @@ from typing import Any
 
 import trio
 
-from relay.actions import Role
+from relay.actions import Role, TurnAnswered
 from relay.call import Call
 from relay.carrier import DialOrder
 from relay.compliance import OPT_OUT_KEY, DialRequest
+from relay.hearing import ReplyHeard
 from relay.leaving import LEAVING_SECONDS
 from relay.legs import Leg
 from relay.outcomes import Blame, Ending, Farewell, Reason, Refusal
@@ -75,7 +76,7 @@ class Line:
         announcement: str = "",
         on_opt_out: Callable[[str], None] = lambda _how: None,
         on_note: Callable[[str, Mapping[str, Any]], None] = lambda _event, _fields: None,
-        on_turn: Callable[[float, float], None] = lambda _agent_seconds, _relay_seconds: None,
+        on_turn: Callable[[float, float, float | None], None] = lambda _agent, _relay, _wait: None,
     ) -> None:
         self.record = record
         self.order = order
@@ -311,14 +312,38 @@ class Line:
         self.record.note(self._clock(), event, **fields)
         self.on_note(event, fields)
 
-    def said(self, role: Role, text: str, *, interrupted: bool) -> None:
+    def said(self, role: Role, text: str, *, interrupted: bool, reply: int | None) -> None:
         """Something for the transcript."""
-        self.record.transcribe(TranscriptLine(role, text, self._clock(), interrupted))
+        line = TranscriptLine(role, text, self._clock(), interrupted)
+        self.record.transcribe(line, self._name_of(reply))
 
-    def turn_answered(self, agent_seconds: float, relay_seconds: float) -> None:
+    def heard(self, reply: ReplyHeard) -> None:
+        """What came of a reply at the phone. How far its text goes is kept, not the text: that is speech."""
+        fields = {
+            name: getattr(reply, name) for name in ReplyHeard.__struct_fields__ if name.endswith("seconds")
+        }
+        fields["characters"] = None if reply.heard is None else len(reply.heard)
+        self.record.heard(self._clock(), str(self._name_of(reply.reply)), **fields)
+
+    def _name_of(self, reply: int | None) -> str | None:
+        """A reply's number is that of one stream; a call may have several."""
+        return None if reply is None else f"{self.record.attempt}.{reply}"
+
+    def turn_answered(self, turn: TurnAnswered, relay_seconds: float) -> None:
         """How long the person waited for this answer."""
-        self.record.measure(self._clock(), round(agent_seconds, 4), round(relay_seconds, 6))
-        self.on_turn(agent_seconds, relay_seconds)
+        wait_seconds = None
+        if turn.commit_seconds is not None:
+            shares = turn.commit_seconds, turn.agent_seconds, relay_seconds, turn.queued_seconds
+            wait_seconds = round(sum(shares), 3)
+        self.record.measure(
+            self._clock(),
+            agent_seconds=round(turn.agent_seconds, 4),
+            relay_seconds=round(relay_seconds, 6),
+            commit_seconds=None if turn.commit_seconds is None else round(turn.commit_seconds, 3),
+            queued_seconds=round(turn.queued_seconds, 3),
+            wait_seconds=wait_seconds,
+        )
+        self.on_turn(turn.agent_seconds, relay_seconds, wait_seconds)
 
     def opted_out(self, how: str) -> None:
         """The person wants no more calls."""

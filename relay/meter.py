@@ -80,7 +80,8 @@ class Meter:
             case "stream admitted":
                 count(catalogue.STREAMS)
             case "opening started" if line.answered_at is not None:
-                observe(catalogue.FIRST_AUDIO, trio.current_time() - line.answered_at)
+                queued_seconds = fields.get("queued_seconds", 0.0)
+                observe(catalogue.FIRST_AUDIO, trio.current_time() - line.answered_at + queued_seconds)
             case "barge-in":
                 count(catalogue.BARGE_INS, fields["by"])
                 observe(catalogue.SILENCE, fields["seconds"])
@@ -91,8 +92,10 @@ class Meter:
             case "opted out":
                 count(catalogue.OPT_OUTS, fields["how"])
 
-    def turn_answered(self, agent_seconds: float, relay_seconds: float) -> None:
-        """A turn of the callee's was answered."""
+    def turn_answered(self, agent_seconds: float, relay_seconds: float, wait_seconds: float | None) -> None:
+        """A turn of the callee's was answered; `wait_seconds` is what he waited, where that is known."""
+        if wait_seconds is not None:
+            self.metrics.observe(catalogue.TURN_WAIT, wait_seconds)
         self.metrics.observe(catalogue.TURN_AGENT, agent_seconds)
         self.metrics.observe(catalogue.TURN_RELAY, relay_seconds)
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from relay.actions import Action, Note, SendMark
+from relay.actions import Action, Note, PlayOnPhone, SendMark
 from relay.alarms import Alarms, Watch
 from relay.outcomes import Blame, Ending, Reason
 from relay.playout import MARK_GRACE_SECONDS, Playout, Purpose
+from relay.wire.audio import silence
 
 OPENING_SECONDS = 10.0  # the longest that a person is talked at without being heard
 
@@ -18,10 +19,11 @@ OPENING_SECONDS = 10.0  # the longest that a person is talked at without being h
 class Opening:
     """One opening. It begins again where its session was lost: the next one has to say it all."""
 
-    __slots__ = ("_alarms", "_playout", "_seconds", "is_marked")
+    __slots__ = ("_alarms", "_lead_seconds", "_playout", "_seconds", "is_marked")
 
-    def __init__(self, playout: Playout, alarms: Alarms[Watch]) -> None:
+    def __init__(self, playout: Playout, alarms: Alarms[Watch], lead_seconds: float) -> None:
         self.is_marked = False
+        self._lead_seconds = lead_seconds  # 0 once that silence was sent
         self._seconds = 0.0  # from the first sound on
         self._playout = playout
         self._alarms = alarms
@@ -39,12 +41,21 @@ class Opening:
         self._seconds = 0.0
         self._alarms.set(Watch.STAGE, now + OPENING_SECONDS)
 
+    def lead(self, now: float) -> list[Action]:
+        """What goes before the first audio, once: the line opens late, and would clip the first word."""
+        seconds, self._lead_seconds = self._lead_seconds, 0.0
+        if not seconds:
+            return []
+        self._playout.sent(seconds, now)
+        return [PlayOnPhone(silence(seconds))]
+
     def sounds(self, seconds: float, now: float) -> list[Action]:
         """The person is being greeted: not for ever, and the rest of a long greeting can be interrupted."""
         actions: list[Action] = []
         if not self._seconds:
             self._alarms.set(Watch.STAGE, now + OPENING_SECONDS + MARK_GRACE_SECONDS)
-            actions.append(Note("opening started"))
+            queued = max(0.0, self._playout.playing_until - seconds - now)
+            actions.append(Note("opening started", {"queued_seconds": round(queued, 3)}))
         self._seconds += seconds
         if self._seconds >= OPENING_SECONDS and not self.is_marked:
             actions += self.mark(now)

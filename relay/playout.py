@@ -27,25 +27,29 @@ class Purpose(StrEnum):
 class Playout:
     """The far side of the phone leg, as far as it can be known from here."""
 
-    __slots__ = ("_dirty", "_generation", "_marks", "_number", "playing_until")
+    __slots__ = ("_dirty", "_generation", "_marks", "_number", "playing_until", "proven", "queued")
 
     def __init__(self) -> None:
         self.playing_until = 0.0
+        self.queued = 0.0  # seconds of sound that were ever sent: positions in it never repeat
+        self.proven = 0.0  # the position up to which marks prove that what was not cleared was played
         self._dirty = False
         self._generation = 0
         self._number = 0
-        self._marks: dict[str, Purpose] = {}  # one a reply, none after a clear
+        # One a reply, none after a clear; each with the position behind which it was sent.
+        self._marks: dict[str, tuple[Purpose, float]] = {}
 
     def sent(self, seconds: float, now: float) -> None:
         """Audio was queued that plays for so long."""
         self._dirty = True
+        self.queued += seconds
         self.playing_until = (self.playing_until if self.playing_until > now else now) + seconds
 
     def mark(self, purpose: Purpose) -> str:
         """Name a mark that is about to be sent behind the audio so far."""
         self._number += 1
         name = f"{purpose}.{self._number}.{self._generation}"
-        self._marks[name] = purpose
+        self._marks[name] = purpose, self.queued
         return name
 
     def clear(self, now: float) -> bool:
@@ -60,7 +64,16 @@ class Playout:
 
     def reached(self, name: str) -> Purpose | None:
         """What an echoed mark proves; None for the echo of a mark that a clear overtook."""
-        return self._marks.pop(name, None)
+        purpose, position = self._marks.pop(name, (None, 0.0))
+        self.proven = max(self.proven, position)
+        return purpose
+
+    def played(self, now: float) -> float:
+        """The position that the phone has reached by now, as far as can be told from here.
+
+        The way there cancels out: what is sent arrives later by as much as a clear does.
+        """
+        return self.queued - max(0.0, self.playing_until - now)
 
     def holds_audio(self, now: float) -> bool:
         """Whether the person would go on hearing something if nothing more were sent."""

@@ -16,6 +16,7 @@ class Reply:
     """One reply, and what was sent to the phone of it."""
 
     id: str | None
+    number: int = 0  # among what was said on this stream, from its first audio on
     was_sent: bool = False
     is_audible: bool = False
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from relay.actions import OptOutWay, Role
+from relay.actions import OptOutWay, Role, TurnAnswered
 from relay.clips import Clips, shipped
 from relay.compliance import OPT_OUT_KEY
+from relay.hearing import ReplyHeard
 
 
 class BargeIn(StrEnum):
@@ -44,11 +45,14 @@ class Diary(Protocol):
     def noted(self, event: str, fields: Mapping[str, Any]) -> None:
         """Something for the timeline."""
 
-    def said(self, role: Role, text: str, *, interrupted: bool) -> None:
-        """Something for the transcript."""
+    def said(self, role: Role, text: str, *, interrupted: bool, reply: int | None) -> None:
+        """Something for the transcript; a reply of the agent's has a number."""
 
-    def turn_answered(self, agent_seconds: float, relay_seconds: float) -> None:
-        """A turn was answered: how long the agent took, and how long we held its first sound."""
+    def heard(self, reply: ReplyHeard) -> None:
+        """What the callee heard of a reply; said again where its text came late."""
+
+    def turn_answered(self, turn: TurnAnswered, relay_seconds: float) -> None:
+        """A turn was answered: what the callee waited for, and how long we held the first sound."""
 
     def opted_out(self, how: OptOutWay) -> None:
         """The callee is never to be called again, from this moment on."""

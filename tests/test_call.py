@@ -20,10 +20,11 @@ import trio_websocket
 from pydantic import BaseModel, create_model
 from trio.testing import MockClock
 
-from relay.actions import OptOutWay, Role
+from relay.actions import OptOutWay, Role, TurnAnswered
 from relay.call import Call
 from relay.clips import shipped
 from relay.compliance import OPT_OUT_KEY
+from relay.hearing import ReplyHeard
 from relay.legs import HandshakeRefused, Leg
 from relay.outcomes import Blame, Ending, LegClosed, Reason
 from relay.playout import MARK_GRACE_SECONDS
@@ -52,7 +53,8 @@ class Notebook:
     def __init__(self) -> None:
         self.notes: list[tuple[str, Mapping[str, Any]]] = []
         self.transcript: list[tuple[Role, str, bool]] = []
-        self.turns: list[tuple[float, float]] = []
+        self.turns: list[tuple[TurnAnswered, float]] = []
+        self.replies: list[ReplyHeard] = []
         self.opt_outs: list[OptOutWay] = []
 
     @property
@@ -62,11 +64,14 @@ class Notebook:
     def noted(self, event: str, fields: Mapping[str, Any]) -> None:
         self.notes.append((event, fields))
 
-    def said(self, role: Role, text: str, *, interrupted: bool) -> None:
+    def said(self, role: Role, text: str, *, interrupted: bool, reply: int | None) -> None:
         self.transcript.append((role, text, interrupted))
 
-    def turn_answered(self, agent_seconds: float, relay_seconds: float) -> None:
-        self.turns.append((agent_seconds, relay_seconds))
+    def heard(self, reply: ReplyHeard) -> None:
+        self.replies.append(reply)
+
+    def turn_answered(self, turn: TurnAnswered, relay_seconds: float) -> None:
+        self.turns.append((turn, relay_seconds))
 
     def opted_out(self, how: OptOutWay) -> None:
         self.opt_outs.append(how)
@@ -282,7 +287,7 @@ async def test_a_call_lives_from_start_to_goodbye(autojump_clock: MockClock, now
             ("callee", "Tuesday, please.", False),
             ("agent", "Tuesday it is.", False),
         ]
-        assert [round(agent_seconds, 1) for agent_seconds, _ in scene.diary.turns] == [0.3]
+        assert [round(turn.agent_seconds, 1) for turn, _ in scene.diary.turns] == [0.3]
         assert scene.call.counts["frames_to_phone"] == 16  # 3 replies of 5, and the silence before them
         assert scene.call.counts["early_frames"] >= 1
 

@@ -414,7 +414,7 @@ def test_what_both_say_is_transcribed_unless_it_is_nothing() -> None:
         agent.CalleeSaid(""),
         agent.AgentSaid("Good day", True),
         agent.AgentSaid(""),
-    ) == [Transcribe("callee", "Hello?", False), Transcribe("agent", "Good day", True)]
+    ) == [Transcribe("callee", "Hello?", False), Transcribe("agent", "Good day", True, reply=1)]
 
 
 def test_the_wait_for_an_answer_ends_with_its_first_audible_sound() -> None:

@@ -9,6 +9,7 @@ import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
+from relay.actions import TurnAnswered
 from relay.meter import LOOP_SECONDS, Meter
 from relay.outcomes import Blame, Ending, Reason, Refusal
 from relay.store.sql import open_store
@@ -118,8 +119,8 @@ async def test_what_the_timeline_says_is_counted(autojump_clock: trio.abc.Clock)
         line = await desk.placed()
         line.answered()
         await trio.sleep(1.2)
-        line.noted("opening started", {})
-        line.turn_answered(0.6, 0.0002)
+        line.noted("opening started", {"queued_seconds": 0.25})
+        line.turn_answered(TurnAnswered(0.6, commit_seconds=1.9, queued_seconds=0.1), 0.0002)
         line.noted("barge-in", {"by": "interrupted", "seconds": 0.4})
         line.noted("tool", {"tool": "made-up-by-the-agent", "seconds": 0.03, "ok": False})
         line.noted("stream admitted", {"signed_form": "wss"})
@@ -128,9 +129,10 @@ async def test_what_the_timeline_says_is_counted(autojump_clock: trio.abc.Clock)
         line.noted("not permitted", {"code": "quiet-hours"})
         await over(desk)
         after = read(desk.metrics)
-        assert after["relay_first_audio_seconds_sum"] == pytest.approx(1.2)
+        assert after["relay_first_audio_seconds_sum"] == pytest.approx(1.45)
         assert after['relay_first_audio_seconds_bucket{le="1.0"}'] == 0
         assert after['relay_first_audio_seconds_bucket{le="1.5"}'] == 1
+        assert after["relay_turn_wait_seconds_sum"] == 2.6
         assert after["relay_turn_agent_seconds_sum"] == 0.6
         assert after["relay_turn_relay_seconds_sum"] == 0.0002
         assert after['relay_barge_ins_total{by="interrupted"}'] == 1

@@ -260,7 +260,7 @@ def test_what_is_said_is_still_written_down() -> None:
 
     assert talk.agent(agent.CalleeSaid("And do not write."), agent.AgentSaid("Of c", True)) == [
         Transcribe("callee", "And do not write.", False),
-        Transcribe("agent", "Of c", True),
+        Transcribe("agent", "Of c", True, reply=1),
     ]
 
 

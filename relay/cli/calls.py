@@ -99,10 +99,25 @@ def show_call(call_id: str, *, json: JSON = False) -> int:
     if ending:
         print(f"ended by {ending['blame']}: {ending['reason']}  {found['ending_detail'] or ''}".rstrip())
     for line in found["transcript"]:
-        print(f"  {line['role']:>7}: {line['text']}{' —' if line['interrupted'] else ''}")
+        unheard = f" [not heard: {line['unheard']}]" if "unheard" in line else ""
+        print(f"  {line['role']:>7}: {line['text']}{' —' if line['interrupted'] else ''}{unheard}")
+    if found["first_audio_seconds"] is not None:
+        print(
+            f"  first sound {found['first_audio_seconds']:.2f} s after the answer{_waits(found['latency'])}"
+        )
     for notice in found["notices"]:
         print(f"  carrier {notice['code']}: {notice['message']}")
     return DONE
+
+
+def _waits(turns: list[dict[str, Any]]) -> str:
+    """What the callee waited for answers, and whose share that was."""
+    waits = [turn for turn in turns if turn.get("wait_seconds") is not None]
+    if not waits:
+        return ""
+    longest = max(waits, key=lambda turn: float(turn["wait_seconds"]))
+    ours = longest["relay_seconds"] + longest["queued_seconds"]
+    return f"; longest wait for an answer {longest['wait_seconds']:.2f} s, {ours:.2f} s of it ours"
 
 
 @calls.command(name="export")

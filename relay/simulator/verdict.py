@@ -12,7 +12,9 @@ from statistics import median
 from typing import Any
 
 from relay.simulator.ledger import Entry, Ledger
-from relay.simulator.sound import SILENCE
+from relay.simulator.sound import BYTES_PER_SECOND, SILENCE
+
+TELLING_SECONDS = 0.15  # by which what is known from afar may be wrong, for each clear
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ def judge(run: Run, record: Mapping[str, Any], *, final_records: int, carrier_st
         ),
         Check("no audio of an interrupted reply after the clear", _is_quiet_after_clear(run)),
         Check("the goodbye was heard to its end", _heard_goodbye(run)),
+        Check("the record tells what was heard", *_is_told(run, record)),
         Check("one final record", final_records == 1, f"{final_records} lines 'call ended'"),
         Check("ended by goodbye", ending == {"blame": "nobody", "reason": "goodbye"}, str(ending)),
         Check(
@@ -201,6 +204,18 @@ def _heard_goodbye(run: Run) -> bool:
     begun = next(heard.at for spoken, heard in run.downlink if spoken.fields == run.downlink[-1][0].fields)
     cleared = any(entry.at >= begun for entry in run.ledger.select("phone", "received", "clear"))
     return last_mark.at >= last_sound.at and last_mark.fields["name"] in echoes and not cleared
+
+
+def _is_told(run: Run, record: Mapping[str, Any]) -> tuple[bool, str]:
+    """What the record says was heard and cleared of the replies, beside what the telephone did with them."""
+    cleared = [entry.fields["bytes"] for entry in run.ledger.select("phone", "noted", "cleared")]
+    sent = sum(len(b64decode(heard.payload or "")) for _, heard in run.downlink)
+    wanted = (sent - sum(cleared)) / BYTES_PER_SECOND, sum(cleared) / BYTES_PER_SECOND
+    replies = record.get("replies") or []
+    told = tuple(sum(reply[name] for reply in replies) for name in ("heard_seconds", "cleared_seconds"))
+    slack = TELLING_SECONDS * (1 + len(cleared))
+    is_told = all(abs(one - other) <= slack for one, other in zip(told, wanted, strict=True))
+    return is_told, f"{told[0]:.2f} of {wanted[0]:.2f} s heard, {told[1]:.2f} of {wanted[1]:.2f} s cleared"
 
 
 def _is_silence(entry: Entry) -> bool:

@@ -50,6 +50,7 @@ class Kind(StrEnum):
     INTENT = "intent"  # what was asked for: the first entry of every diary
     EVENT = "event"
     LINE = "line"  # something said
+    HEARD = "heard"  # what the person heard of something said, known a moment later
     TURN = "turn"  # how long the person waited for an answer
     TOOL = "tool"
     COST = "cost"
@@ -73,12 +74,16 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class TranscriptLine:
-    """One thing said; `interrupted` when the person spoke over it."""
+    """One thing said, as far as it was heard; `interrupted` when the person spoke over it.
+
+    `unheard` is the rest of what the agent meant to say.
+    """
 
     role: Role
     text: str
     at: datetime
     interrupted: bool
+    unheard: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +181,18 @@ class CallRecord:
         """Add a line to the timeline."""
         self._add(Kind.EVENT, at, {"event": event, **fields})
 
-    def transcribe(self, line: TranscriptLine) -> None:
-        """Add a line to the transcript."""
-        self._add(Kind.LINE, line.at, {"role": line.role, "text": line.text, "interrupted": line.interrupted})
+    def transcribe(self, line: TranscriptLine, reply: str | None = None) -> None:
+        """Add a line to the transcript; one of the agent's names the reply in which it was said."""
+        said = {"role": line.role, "text": line.text, "interrupted": line.interrupted}
+        self._add(Kind.LINE, line.at, {**said, "reply": reply} if reply else said)
 
-    def measure(self, at: datetime, agent_seconds: float, relay_seconds: float) -> None:
-        """Add the latency of a turn, from its commit to the agent's first sound, and our share of it."""
-        self._add(Kind.TURN, at, {"agent_seconds": agent_seconds, "relay_seconds": relay_seconds})
+    def heard(self, at: datetime, reply: str, **fields: Any) -> None:
+        """Add what came of a reply at the phone, and how many `characters` of its line were heard."""
+        self._add(Kind.HEARD, at, {"reply": reply, **fields})
+
+    def measure(self, at: datetime, **seconds: float | None) -> None:
+        """Add the latency of a turn: all of it, the agent's share and ours."""
+        self._add(Kind.TURN, at, dict(seconds))
 
     def ran(self, at: datetime, tool: str, **fields: Any) -> None:
         """Add a tool run; arguments and results may be as private as speech."""
@@ -259,11 +269,30 @@ class CallRecord:
 
     @property
     def transcript(self) -> list[TranscriptLine]:
-        """What was said."""
-        return [
-            TranscriptLine(body["role"], body["text"], at, body["interrupted"])
-            for at, body in self._bodies(Kind.LINE)
-        ]
+        """What was said; of the agent's, what was heard."""
+        heard = {reply["reply"]: reply.get("characters") for reply in self.replies}
+        lines = []
+        for at, body in self._bodies(Kind.LINE):
+            text, characters = body["text"], heard.get(body.get("reply"))
+            unheard = "" if characters is None else text[characters:].strip()
+            text = text if characters is None else text[:characters]
+            lines.append(TranscriptLine(body["role"], text, at, body["interrupted"], unheard))
+        return lines
+
+    @property
+    def replies(self) -> list[dict[str, Any]]:
+        """What came of each reply at the phone. One whose text came late was told twice."""
+        told = {body["reply"]: {"at": stamp(at), **body} for at, body in self._bodies(Kind.HEARD)}
+        return list(told.values())
+
+    @property
+    def first_audio_seconds(self) -> float | None:
+        """From the answer to the agent's first sound at the phone."""
+        for at, body in self._bodies(Kind.EVENT):
+            if body["event"] == "opening started" and self.answered_at is not None:
+                queued_seconds = float(body.get("queued_seconds", 0.0))
+                return round((at - self.answered_at).total_seconds() + queued_seconds, 3)
+        return None
 
     @property
     def duration_seconds(self) -> float:
@@ -299,11 +328,19 @@ class CallRecord:
             "stream_sid": self.stream_sid,
             "session_id": self.session_id,
             "transcript": [
-                {"role": line.role, "text": line.text, "at": stamp(line.at), "interrupted": line.interrupted}
+                {
+                    "role": line.role,
+                    "text": line.text,
+                    "at": stamp(line.at),
+                    "interrupted": line.interrupted,
+                    **({"unheard": line.unheard} if line.unheard else {}),
+                }
                 for line in self.transcript
             ],
+            "replies": self.replies,
             "events": self.events,
             "events_left_out": self.events_left_out,
+            "first_audio_seconds": self.first_audio_seconds,
             "latency": [dict(body) for _, body in self._bodies(Kind.TURN)],
             "tools": [{"at": stamp(at), **body} for at, body in self._bodies(Kind.TOOL)],
             "costs": [{"at": stamp(at), **body} for at, body in self._bodies(Kind.COST)],

@@ -79,6 +79,11 @@ UNREADABLE = _counter("relay_unreadable_messages_total", "Messages of a far end 
 FIRST_AUDIO = _histogram(
     "relay_first_audio_seconds", "From the answer to the first sound of the opening.", _TURN_BUCKETS
 )
+TURN_WAIT = _histogram(
+    "relay_turn_wait_seconds",
+    "What the callee waited: from the end of what he said to the agent's first sound at the phone.",
+    _TURN_BUCKETS,
+)
 TURN_AGENT = _histogram(
     "relay_turn_agent_seconds", "From the end of the callee's turn to the agent's first sound.", _TURN_BUCKETS
 )

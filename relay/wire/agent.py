@@ -111,10 +111,11 @@ class ReplyAudio(_Event, frozen=True, tag="reply.audio"):
 
 
 class AgentPartial(_Event, frozen=True, tag="transcript.agent.delta"):
-    """A word of the reply."""
+    """A word of the reply; `end_ms` is when it is spoken, counted from the reply's first audio."""
 
     delta: str = ""
     reply_id: str | None = None
+    end_ms: float | None = None
 
 
 class AgentSaid(_Event, frozen=True, tag="transcript.agent"):

@@ -88,7 +88,7 @@ async def test_what_happens_is_kept_as_it_happens(store: Store) -> None:
     record.answered_by = "human"
     record.raise_status(Status.LIVE)
     record.transcribe(TranscriptLine("callee", "Hello? \0 \ud800", NOW, interrupted=False))
-    record.measure(NOW, 0.6, 0.0004)
+    record.measure(NOW, agent_seconds=0.6, relay_seconds=0.0004)
     record.ran(NOW, "lookup", arguments={"order": 7}, result="shipped")
     record.charge(NOW, "carrier", "0.0085", "USD")
     record.judged(NOW, 1, "ab" * 32, None)
