@@ -39,10 +39,9 @@ class AgentKey:
     async def watch(self) -> NoReturn:
         """While the key is refused, ask again and again, so that nobody has to tell us when it is good."""
         while True:
-            while self.refusal is None:
-                await self._refused.wait()
+            await self._refused.wait()
             await trio.sleep(RETRY_SECONDS)
-            if await self._is_good():
+            if self.refusal is not None and await self._is_good():  # else a call has told us by now
                 self._accept()
 
     def _accept(self) -> None:

@@ -18,7 +18,18 @@ from relay.compliance import Outcome
 from relay.line import UNCONNECTED, Line
 from relay.meter import Meter
 from relay.outcomes import Blame, Ending, Reason
-from relay.store import LEASE_SECONDS, CallRecord, Retention, Spool, Status, Store, StoreError, Wish, Written
+from relay.store import (
+    LEASE_SECONDS,
+    PAST_LIMIT_SECONDS,
+    CallRecord,
+    Retention,
+    Spool,
+    Status,
+    Store,
+    StoreError,
+    Wish,
+    Written,
+)
 from relay.switchboard import Switchboard
 
 WISH_SECONDS = 0.5  # between two looks at what other nodes wish of our calls
@@ -90,15 +101,11 @@ class Reconciler:
                 self._lost(lines[call_id])
         if self._switchboard.lines:
             self._wishes += await self._store.wishes(self._node)  # told once: lost here, they are lost
-        while self._wishes:
-            wish = self._wishes.popleft()
-            if self._switchboard.grant(wish):
-                continue
-            try:  # the call has left while the ledger answered
-                await self._store.wish(wish.call_id, wish.kind, wish.fields)
-            except StoreError:
-                self._wishes.appendleft(wish)
-                raise
+        self._wishes = deque(wish for wish in self._wishes if not self._switchboard.grant(wish))
+        while self._wishes:  # those calls have left while the ledger answered
+            wish = self._wishes[0]
+            await self._store.wish(wish.call_id, wish.kind, wish.fields)
+            self._wishes.popleft()
 
     def _held(self) -> list[Line]:
         """Our calls as far as the ledger knows of them; one that has ended needs to be held no longer."""
@@ -144,12 +151,22 @@ class Reconciler:
         orphans: list[CallRecord] | None = None
         while orphans is None or len(orphans) == ORPHANS_AT_ONCE:
             orphans = await self._store.orphans(self._node, LEASE_SECONDS, ORPHANS_AT_ONCE)
-            for record in orphans:
-                if line := self._switchboard.line(record.id):
-                    line.record.fence = record.fence  # ours all along, only not renewed in time
-                    self._meter.found("overdue")
-                else:
-                    await self._settle(record)
+            async with (
+                trio.open_nursery() as nursery
+            ):  # a carrier that is slow must not let their leases lapse
+                for record in orphans:
+                    if line := self._switchboard.line(record.id):
+                        self._recover(line, record)
+                    else:
+                        nursery.start_soon(self._settle, record, name="orphan")
+
+    def _recover(self, line: Line, record: CallRecord) -> None:
+        """Ours all along: it was not renewed in time, or is past its limit though it has a watchdog."""
+        line.record.fence = record.fence
+        self._meter.found("overdue")
+        limit = timedelta(seconds=record.time_limit_seconds + PAST_LIMIT_SECONDS)
+        if record.answered_at is not None and record.answered_at + limit <= self._clock():
+            line.end(Ending(Blame.US, Reason.TIME_LIMIT, "past its limit, and still up"))
 
     async def confirm_ends(self) -> None:
         """Look after calls that have ended while the carrier has not said so, and hang up what is still up.
@@ -181,12 +198,16 @@ class Reconciler:
         self._leases_count_from = trio.current_time() + RECONCILE_SECONDS + RENEW_SECONDS
 
     async def _settle(self, record: CallRecord) -> None:
-        """Give an orphan its final record; where that cannot be done yet, the next round tries again.
+        """Give an orphan its final record; where that cannot be done yet, a later round tries again."""
+        try:
+            await self._end_orphan(record)
+        except StoreError as problem:
+            log.warning("orphan not settled", call_id=record.id, detail=str(problem))
+            self._spool.doubt(problem)
+            self._let_others_renew()
 
-        Others were settled before it: its lease is held anew, and it may have a stream by now.
-        """
-        if await self._is_taken(record):
-            return
+    async def _end_orphan(self, record: CallRecord) -> None:
+        """Its stream may begin, here or elsewhere, while the carrier answers: then it is left alone."""
         sid = record.sid
         ending = await (self._resolve(record) if sid is None else self._ask_carrier(record, sid))
         if ending is None:

@@ -19,7 +19,7 @@ import structlog
 import trio
 from trio.testing import MockClock
 
-from relay import course, gatekeeper, reconciler, switchboard
+from relay import course, custody, gatekeeper, reconciler
 from relay.carrier import (
     AlreadyEnded,
     Carrier,
@@ -373,7 +373,7 @@ RATE = 20.0  # so many seconds of trio's pass in one of the database's
 @pytest.fixture
 def fast_clock(monkeypatch: pytest.MonkeyPatch) -> MockClock:
     """A clock on which threads take time; what the database's own clock measures is shortened alike."""
-    for module in (switchboard, reconciler, gatekeeper, sql_calls):
+    for module in (custody, reconciler, gatekeeper, sql_calls):
         monkeypatch.setattr(module, "LEASE_SECONDS", LEASE_SECONDS / RATE)
     monkeypatch.setattr(sql, "OPERATION_SECONDS", sql.OPERATION_SECONDS * RATE)
     monkeypatch.setattr(course, "SAVE_SECONDS", course.SAVE_SECONDS * RATE)

@@ -183,6 +183,36 @@ async def test_a_descriptor_given_to_another_socket_is_heard_by_its_new_owner() 
         assert len(seen) < 5
 
 
+async def test_a_late_close_does_not_deafen_who_has_the_descriptor_by_then() -> None:
+    async with open_listening() as listening:
+        gone, gone_stream, gone_far = await ear_on(listening)
+        with trio.move_on_after(0.01):
+            await gone.receive()
+        gone.close()
+        descriptor = gone_stream.socket.fileno()
+        await gone_stream.aclose()
+        gone_far.close()
+        here, far = connected_sockets()
+        stream = SocketStream(here)
+        assert descriptor in (here.fileno(), far.fileno())
+        if far.fileno() == descriptor:  # the kernel gave the number to the other one of the two
+            stream, far = SocketStream(far), here
+        assert listening is not None
+        ear = Hearer(listening, stream, refuse)
+        async with trio.open_nursery() as nursery:
+
+            async def read() -> None:
+                assert await ear.receive() == b"still heard"
+
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            gone.close()
+            far.sendall(b"still heard")
+        ear.close()
+        await stream.aclose()
+        far.close()
+
+
 async def test_one_turn_hears_more_sockets_than_one_poll_brings() -> None:
     async with open_listening() as listening:
         ears = [await ear_on(listening) for _ in range(20)]

@@ -5,9 +5,11 @@ Must not know HTTP or real time: the carrier is a class, the ledger the one in m
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -18,8 +20,20 @@ from relay.carrier import AlreadyEnded, CarrierCall, HungUp, NotHungUp, Unavaila
 from relay.compliance import DialRequest, Permit, Purpose, check
 from relay.doubt import LISTED_SECONDS, UNKNOWN_SECONDS
 from relay.outcomes import Blame, Ending, Reason
-from relay.reconciler import ORPHANS_AT_ONCE, RECONCILE_SECONDS, RENEW_SECONDS, UNCONFIRMED
-from relay.store import LEASE_SECONDS, CallRecord, ListEntry, Listing, Status, StoreError, open_spool
+from relay.reconciler import ORPHANS_AT_ONCE, RECONCILE_SECONDS, RENEW_SECONDS, UNCONFIRMED, WISH_SECONDS
+from relay.store import (
+    LEASE_SECONDS,
+    PAST_LIMIT_SECONDS,
+    CallRecord,
+    ListEntry,
+    Listing,
+    Status,
+    StoreError,
+    Wish,
+    WishKind,
+    Written,
+    open_spool,
+)
 from relay.store.chain import Integrity
 from relay.switchboard import Document
 from relay.wire.callbacks import (
@@ -37,6 +51,7 @@ from tests.test_switchboard import (
     STREAM,
     CountingStore,
     Desk,
+    FakeCarrier,
     candidates,
     instant_disk,
     open_desk,
@@ -218,6 +233,135 @@ async def test_undecided_orphans_do_not_hold_up_those_behind_them(autojump_clock
         await settled(desk, record.id)
 
 
+def for_seconds(seconds: float, *, but_for: str = "") -> Callable[[str], Awaitable[None]]:
+    """The carrier takes its time."""
+
+    async def wait(sid: str) -> None:
+        await trio.sleep(0 if sid == but_for else seconds)
+
+    return wait
+
+
+class Busy(FakeCarrier):
+    """Somebody does something with a call while its carrier is being asked after one."""
+
+    def __init__(self, meanwhile: Callable[[str], Awaitable[object]]) -> None:
+        super().__init__()
+        self.meanwhile = meanwhile
+
+    async def status_of(self, sid: str) -> CarrierCall | Unavailable | None:
+        found = await super().status_of(sid)
+        await self.meanwhile(sid)
+        return found
+
+
+@pytest.mark.parametrize("where", ["a stream here", "the next document here", "the next document elsewhere"])
+@pytest.mark.parametrize("status", [CarrierStatus.IN_PROGRESS, CarrierStatus.COMPLETED])
+async def test_an_orphan_that_goes_on_while_the_carrier_answers_is_left_to_go_on(
+    autojump_clock: MockClock, where: str, status: CarrierStatus
+) -> None:
+    went_on = trio.Event()
+
+    async def meanwhile(_: str) -> None:
+        if where == "a stream here":
+            phone = await desk.joins(record.id, 0)
+            desk.nursery.start_soon(desk.stay_on_the_line, phone)
+        elif where == "the next document here":
+            assert await desk.board.adopt(record.id, 1) is not None
+        else:
+            assert await desk.store.take_over(record.id, 1, "other", LEASE_SECONDS)
+        went_on.set()
+
+    async with open_desk(carrier=Busy(meanwhile)) as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        desk.carrier.status = CarrierCall(SID, status, NUMBER)
+        record = await orphan(desk)
+        await went_on.wait()
+        await trio.sleep(5)
+        assert desk.carrier.hung_up == []
+        kept = await desk.store.get(record.id)
+        assert kept is not None
+        assert (kept.ending, kept.attempt) == (None, 0 if where == "a stream here" else 1)
+        desk.board.cut_all()
+
+
+async def test_an_orphan_that_somebody_has_ended_meanwhile_keeps_that_ending(
+    autojump_clock: MockClock,
+) -> None:
+    async def meanwhile(sid: str) -> None:
+        fence = await desk.store.take_over(record.id, 1, "other", LEASE_SECONDS)
+        theirs = await desk.store.get(record.id)
+        assert theirs is not None
+        assert theirs.fence == fence
+        theirs.ending, theirs.ended_at = Ending(Blame.CALLEE, Reason.HUNG_UP), virtual_now()
+        assert await desk.store.save(theirs) is Written.KEPT
+
+    async with open_desk(carrier=Busy(meanwhile)) as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        desk.carrier.status = CarrierCall(SID, CarrierStatus.COMPLETED, NUMBER)
+        record = await orphan(desk)
+        await trio.sleep(A_ROUND_SECONDS)
+        kept = await desk.store.get(record.id)
+        assert kept is not None
+        assert ended_as(kept) == (Blame.CALLEE, Reason.HUNG_UP)
+        assert desk.carrier.hung_up == []
+
+
+async def test_a_call_of_our_own_that_is_past_its_limit_and_still_up_is_ended(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_desk() as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        line = await desk.placed(time_limit_seconds=20)
+        line.terms = replace(line.terms, time_limit_seconds=1e6)  # as if its watchdog had failed
+        phone = await desk.streams_in(line)
+        desk.nursery.start_soon(desk.stay_on_the_line, phone)
+        await desk.opens(phone)
+        await trio.sleep(20 + PAST_LIMIT_SECONDS + RECONCILE_SECONDS + 2)
+        record = await desk.ended(line, Blame.US, Reason.TIME_LIMIT)
+        assert record.duration_seconds >= 20 + PAST_LIMIT_SECONDS
+        assert [sid for sid, _ in desk.carrier.hung_up] == [SID]
+
+
+async def test_a_dead_nodes_calls_are_settled_before_their_leases_lapse_however_slow_the_carrier_is(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_desk(carrier=Busy(for_seconds(9))) as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        desk.carrier.status = CarrierCall(SID, CarrierStatus.COMPLETED, NUMBER)
+        lost = [await orphan(desk, sid=f"CA{number:032}") for number in range(2 * ORPHANS_AT_ONCE)]
+        await trio.sleep(A_ROUND_SECONDS + 20)
+        for record in lost:
+            await settled(desk, record.id)
+
+
+async def test_one_orphan_that_the_ledger_fails_for_costs_no_other_one_its_record(
+    autojump_clock: MockClock, instant_disk: None, tmp_path: Path
+) -> None:
+    class Lame(CountingStore):
+        lame = True
+
+        async def claim(self, call_id: str, node: str, lease_seconds: float) -> int | None:
+            if self.lame and call_id == failing.id:
+                raise StoreError("a deadlock")
+            return await super().claim(call_id, node, lease_seconds)
+
+    store = Lame()
+    async with (
+        open_spool(store, tmp_path / "spool") as spool,
+        open_desk(store=store, spool=spool, carrier=Busy(for_seconds(5, but_for=SID))) as desk,
+    ):
+        desk.nursery.start_soon(desk.reconciler.run)
+        desk.carrier.status = CarrierCall(SID, CarrierStatus.IN_PROGRESS, NUMBER)
+        failing = await orphan(desk)
+        other = await orphan(desk, sid="CA" + "2" * 32)
+        await trio.sleep(A_ROUND_SECONDS + 8)
+        await settled(desk, other.id)
+        store.lame = False
+        await trio.sleep(3 * A_ROUND_SECONDS)
+        await settled(desk, failing.id)
+
+
 async def test_a_bug_in_one_round_stops_no_later_one(autojump_clock: MockClock) -> None:
     async with open_desk() as desk:
         desk.nursery.start_soon(desk.reconciler.run)
@@ -381,6 +525,58 @@ async def test_a_callback_that_another_node_got_reaches_the_owner_and_teaches_th
         record = await owner.ended(line, Blame.CALLEE, Reason.BUSY)
         assert trio.current_time() - began <= 1
         assert record.carrier_confirmed_at is not None
+
+
+class Telling(CountingStore):
+    """Tells the wishes that it is given, once, and keeps those that are left anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_tell: list[Wish] = []
+        self.left: list[Wish] = []
+
+    async def wishes(self, node: str) -> list[Wish]:
+        self._look()
+        told, self.to_tell = self.to_tell, []
+        await trio.lowlevel.checkpoint()
+        return told
+
+    async def wish(self, call_id: str, kind: WishKind, fields: dict[str, Any] | None = None) -> bool:
+        await trio.lowlevel.checkpoint()
+        self._look()
+        self.left.append(Wish(call_id, kind, fields or {}))
+        return True
+
+
+class Failing(Telling):
+    """Tells, and takes nothing back until it is up again."""
+
+    async def wish(self, call_id: str, kind: WishKind, fields: dict[str, Any] | None = None) -> bool:
+        if self.fails is None and not self.left and self.to_tell == []:
+            self.fails = StoreError("disk full")
+        return await super().wish(call_id, kind, fields)
+
+
+async def test_a_wish_for_a_call_that_has_left_outlives_an_outage_and_keeps_no_other_one_waiting(
+    autojump_clock: MockClock,
+) -> None:
+    store = Failing()
+    async with open_desk(store=store) as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        line, other = await desk.placed(), await desk.placed()
+        gone = [Wish("call_gone", WishKind.CALLBACK, {"status": status}) for status in ("ringing", "busy")]
+        store.to_tell = [*gone, Wish(line.record.id, WishKind.HANG_UP)]
+        await trio.sleep(WISH_SECONDS + 0.1)
+        assert line.ending == Ending(Blame.US, Reason.OPERATOR)
+        assert store.left == []
+        store.fails = None
+        store.left = [Wish("", WishKind.STOP)]  # from now on all is taken
+        store.to_tell = [Wish(other.record.id, WishKind.HANG_UP)]
+        await trio.sleep(WISH_SECONDS + 0.1)
+        assert other.ending == Ending(Blame.US, Reason.OPERATOR)
+        assert store.left[1:] == gone
+        await trio.sleep(5 * WISH_SECONDS)
+        assert store.left[1:] == gone
 
 
 # ---- the ledger is down ---------------------------------------------------------------------------

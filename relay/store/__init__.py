@@ -5,6 +5,7 @@ Knows nothing of how a call is made; who keeps the records is behind `Store`.
 
 from relay.store.ledger import (
     LEASE_SECONDS,
+    PAST_LIMIT_SECONDS,
     ListEntry,
     Listing,
     Retention,
@@ -19,6 +20,7 @@ from relay.store.spool import Spool, open_spool
 
 __all__ = [
     "LEASE_SECONDS",
+    "PAST_LIMIT_SECONDS",
     "CallRecord",
     "Entry",
     "Kind",
