@@ -94,6 +94,15 @@ class Show:
     def _tool_result(self, entry: Entry) -> None:
         self._say(entry.at, "tool", "yellow", f"→ {entry.fields.get('result', '')}")
 
+    def _key(self, entry: Entry) -> None:
+        self._say(entry.at, "callee", "green", f"presses {entry.fields['digit']}")
+
+    def _beeped(self, entry: Entry) -> None:
+        self._say(entry.at, "callee", "green", "(beep)")
+
+    def _answered_by(self, entry: Entry) -> None:
+        self._say(entry.at, "carrier", "magenta", f"answered by {entry.fields['who']}")
+
     def _barge_in(self, entry: Entry) -> None:
         seconds = entry.fields["bytes"] / BYTES_PER_SECOND
         self._say(
@@ -106,6 +115,9 @@ class Show:
         ("phone", "noted", "speech-ended"): _callee_ended,
         ("phone", "noted", "agent-audible"): _audible,
         ("phone", "noted", "cleared"): _barge_in,
+        ("phone", "sent", "dtmf"): _key,
+        ("phone", "noted", "beeped"): _beeped,
+        ("phone", "noted", "answered-by"): _answered_by,
         ("agent", "sent", "transcript.agent"): _agent,
         ("agent", "sent", "tool.call"): _tool,
         ("agent", "received", "tool.result"): _tool_result,
@@ -132,10 +144,16 @@ async def _perform(scenario: Scenario, folder: Path, console: Console) -> Perfor
 
 
 def _report(performance: Performance, folder: Path, console: Console, *, as_json: bool) -> bool:
-    run = Run(performance.ledger)
+    run = Run(performance.ledger, performance.scenario.expect.withheld)
     figures = measure(run)
     status = performance.call.status if performance.call else "never created"
-    checks = judge(run, performance.record, final_records=_final_records(folder), carrier_status=status)
+    checks = judge(
+        run,
+        performance.record,
+        performance.scenario,
+        final_records=_final_records(folder),
+        carrier_status=status,
+    )
     _write_files(performance, folder)
     if as_json:
         sys.stdout.buffer.write(

@@ -144,7 +144,8 @@ class _Cast:
         if not business or business in self._by_business:
             business = f"Office {number}"
         self._by_number[to] = self._by_business[business] = performance
-        wishes = {"time_limit": order.time_limit} if order.time_limit else {}
+        wanted = {"time_limit": order.time_limit, "machine_detection": order.machine_detection}
+        wishes = {name: value for name, value in wanted.items() if value}
         return {
             "to": to,
             "agent": order.agent,

@@ -12,13 +12,15 @@ from typing import Any
 
 from relay.simulator.scenario import Callee as CalleeScript
 from relay.simulator.scenario import CalleeTurn
-from relay.simulator.sound import FRAME_BYTES, SILENCE, frames, is_loud
+from relay.simulator.sound import BYTES_PER_SECOND, FRAME_BYTES, SILENCE, beep, frames, is_loud
 
 FRAME_SECONDS = 0.02
 # Shorter gaps are pauses within an utterance, not its end: rendered sentences are up to 0.34 s apart.
 GAP_FRAMES = 20
 # Less than this is a click or the tail of a word, not somebody who spoke.
 SPOKE_FRAMES = 10
+KEY_FRAMES = 12  # from one key to the next, by somebody who types a number
+BEEP_SECONDS = 0.5
 
 _SILENT_FRAME = bytes([SILENCE]) * FRAME_BYTES
 
@@ -87,6 +89,8 @@ class Callee:
         self._leave_after_seconds = script.leave_after_seconds
         self._ear = _Ear()
         self._speech: deque[bytes] = deque()
+        self._ends = "speech-ended"  # what a notice calls the end of it
+        self._keys: deque[str | None] = deque()  # those still to be pressed, with the frames between them
         self._waited_frames = 0
 
     def live_frame(self, heard: bytes) -> Moment:
@@ -94,6 +98,8 @@ class Callee:
         notices = [notice for notice in [self._ear.hear(heard)] if notice]
         if self._speech:
             return self._speak(notices)
+        if self._keys:
+            return self._type(notices)
         self._waited_frames += 1
         if not self._turns:
             leaves = self._leave_after_seconds is not None and self._agent_finished(self._leave_after_seconds)
@@ -120,16 +126,31 @@ class Callee:
     def _take_turn(self, turn: CalleeTurn, notices: list[Notice]) -> Moment:
         if turn.say is not None:
             self._speech.extend(frames(self._say(turn.say)))
+            self._ends = "speech-ended"
             return self._speak([*notices, Notice("speech-started", {"text": turn.say})])
+        if turn.beep:
+            self._speech.extend(frames(beep(round(BEEP_SECONDS * BYTES_PER_SECOND))))
+            self._ends = "beeped"
+            return self._speak(notices)
+        if turn.press is not None:
+            for key in turn.press:
+                self._keys += [key, *[None] * KEY_FRAMES]
+            return self._type(notices)
         self._wait()
-        return Moment(_SILENT_FRAME, turn.press, turn.hang_up is not None, notices)
+        return Moment(_SILENT_FRAME, None, turn.hang_up is not None, notices)
 
     def _speak(self, notices: list[Notice]) -> Moment:
         frame = self._speech.popleft()
         if not self._speech:
-            notices.append(Notice("speech-ended"))
+            notices.append(Notice(self._ends))
             self._wait()
         return Moment(frame, notices=notices)
+
+    def _type(self, notices: list[Notice]) -> Moment:
+        key = self._keys.popleft()
+        if not self._keys:
+            self._wait()
+        return Moment(_SILENT_FRAME, key, notices=notices)
 
     def _wait(self) -> None:
         self._waited_frames = 0

@@ -20,14 +20,12 @@ from relay.simulator.scenario import AgentTurn, Scenario, ToolCall
 from relay.simulator.session_config import SessionConfig
 from relay.simulator.sound import BYTES_PER_SECOND, FRAME_BYTES, SILENCE
 from relay.simulator.speech import ONE_MOMENT, TOOL_FAILED, Voices
+from relay.simulator.turn_taking import ONSET_SECONDS, TurnTaking
 
 # All measured on the live service in September 2026, unless another reason is given.
 CHUNK_BYTES = 300
 CHUNK_SECONDS = CHUNK_BYTES / BYTES_PER_SECOND
 LEAD_IN = bytes([SILENCE]) * 2000  # every reply opens with at least 250 ms of digital silence
-COMMIT_SECONDS = {"min_latency": 1.3, "balanced": 1.9, "max_accuracy": 3.2}
-ONSET_SECONDS = 0.6
-INTERRUPTION_DELAY_SECONDS = {"min_latency": 0.0, "balanced": 0.5, "max_accuracy": 0.5}
 PREAMBLE_SECONDS = 0.3  # from the start of the silent reply to the tool.call in it; not published
 PREAMBLE_HOLD_SECONDS = 2.3
 RESULT_TO_REPLY_SECONDS = 0.18
@@ -164,11 +162,13 @@ class Conversation:
         return None
 
     def speak_as_told(self, instructions: str) -> None:
-        """`reply.create`: say the sentence that the instructions quote, if any. Replaces the greeting."""
+        """`reply.create`: do what the script has for it, or say what they quote. Replaces the greeting."""
         quoted = re.search(r"[\"“](.+?)[\"”]", instructions)
+        turn = next((told for told in self._scenario.agent.told if told.contains in instructions), None)
         if self._reply is not None and self._reply.moment == "opening":
             self._cut_short("interrupted")
-        self._ask(partial(self._obey, quoted.group(1) if quoted else ONE_MOMENT))
+        words = partial(self._speak, quoted.group(1) if quoted else ONE_MOMENT)
+        self._ask(partial(self._obey, partial(self._answer, turn) if turn else words))
 
     def cancel_reply(self, reply_id: str) -> None:
         """`reply.cancel`. Whether its status is really called `cancelled` is not confirmed."""
@@ -178,14 +178,14 @@ class Conversation:
     # Taking turns
 
     def _follow_callee(self) -> None:
-        activity = self._activity
+        activity, taking = self._activity, TurnTaking(self.config, self._scenario.agent)
         replying = self._reply is not None
-        if replying and self._interruptible() and activity.speech_seconds >= self._barge_in_seconds():
+        if replying and taking.interruptible and activity.speech_seconds >= taking.barge_in_seconds:
             self._announce()
             self._cut_short("interrupted")
         elif not replying and activity.elapsed_seconds >= ONSET_SECONDS:
             self._announce()
-        if activity.silence_seconds < self._commit_seconds():
+        if activity.silence_seconds < taking.commit_seconds:
             return
         if replying and not self._announced:
             self._forget_callee()  # a back-channel such as "uh-huh", of which the service says nothing
@@ -223,32 +223,11 @@ class Conversation:
         except trio.WouldBlock:
             return
 
-    def _mode(self) -> str:
-        return self.config.input.transcription_mode or self._scenario.agent.mode
-
-    def _commit_seconds(self) -> float:
-        detection = self.config.input.turn_detection
-        if self._scenario.agent.commit_seconds is not None:
-            return self._scenario.agent.commit_seconds
-        if detection is not None and detection.min_silence is not None:
-            return detection.min_silence / 1000
-        return COMMIT_SECONDS[self._mode()]
-
-    def _interruptible(self) -> bool:
-        detection = self.config.input.turn_detection
-        return detection is None or detection.interrupt_response is not False
-
-    def _barge_in_seconds(self) -> float:
-        detection = self.config.input.turn_detection
-        if detection is not None and detection.interruption_delay is not None:
-            return ONSET_SECONDS + detection.interruption_delay / 1000
-        return ONSET_SECONDS + INTERRUPTION_DELAY_SECONDS[self._mode()]
-
     # The agent's turns
 
-    async def _obey(self, sentence: str) -> None:
+    async def _obey(self, turn: Callable[[], Awaitable[None]]) -> None:
         await trio.sleep(REQUEST_TO_REPLY_SECONDS)
-        await self._speak(sentence)
+        await turn()
 
     async def _answer(self, turn: AgentTurn) -> None:
         moment = "mid-speech"

@@ -68,10 +68,12 @@ class Phone:
         ledger: Ledger,
         rng: random.Random,
         faults: Iterable[Fault] = (),
+        notice: Callable[[str], None] = lambda _event: None,
     ) -> None:
         self.said = bytearray()
         self.heard = bytearray()
         self._writer, self._callee, self._ledger, self._rng = writer, callee, ledger, rng
+        self._notice = notice  # told what an observer notices, as the ledger is
         self._playout = Playout()
         self._mishaps = Mishaps(faults, ledger)
         self._hanging_up = False
@@ -244,6 +246,7 @@ class Phone:
         for notice in moment.notices:
             happened_at = now - notice.frames_ago * FRAME_SECONDS
             self._ledger.record("phone", "noted", notice.event, {**notice.fields, "happened_at": happened_at})
+            self._notice(notice.event)
         if not self._frozen:
             payload = base64.b64encode(moment.said).decode()
             message = self._writer.media(payload, timestamp_ms)

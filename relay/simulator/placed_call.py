@@ -18,12 +18,13 @@ import trio
 
 from relay.simulator.callee import Callee
 from relay.simulator.customer import Answer, Customer, Unreachable
+from relay.simulator.detection import Detection
 from relay.simulator.gathering import gather
 from relay.simulator.http import Form
 from relay.simulator.ledger import Ledger
 from relay.simulator.media_stream import StreamWriter
 from relay.simulator.phone import Phone
-from relay.simulator.rest import API_VERSION, TERMINAL, DialOrder, Notification, resource_uri, rfc2822
+from relay.simulator.rest import API_VERSION, TERMINAL, DialOrder, Notification, call_resource, rfc2822
 from relay.simulator.scenario import Scenario
 from relay.simulator.signing import sign
 from relay.simulator.speech import Voices
@@ -93,6 +94,8 @@ class PlacedCall:
         self.created_at = network.wall()
         self.answered_at: float | None = None
         self.ended_at: float | None = None
+        self.answered_by: str | None = None  # once the machine detection has said it
+        self._detection = Detection(scenario.carrier, order.machine_detection or "")
         self._network = network
         self._phone: Phone | None = None  # while a stream runs
         self._interjections = deque(turn for turn in scenario.callee.turn if turn.when == "announcement")
@@ -152,6 +155,8 @@ class PlacedCall:
         self._course.deadline = limit_at + STOP_SECONDS
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._enforce_limit, limit_at)
+            if self.order.machine_detection:
+                nursery.start_soon(self._detect)
             await self._follow(_Next(order.url))
             nursery.cancel_scope.cancel()
 
@@ -159,6 +164,16 @@ class PlacedCall:
         await trio.sleep_until(limit_at)
         self._note("time-limit")
         self.hang_up()
+
+    async def _detect(self) -> None:
+        begun = trio.current_time()
+        self.answered_by = await self._detection.verdict()
+        milliseconds = round((trio.current_time() - begun) * 1000)
+        self._note("answered-by", {"who": self.answered_by})
+        if self.order.amd_callback is not None:
+            form = [("CallSid", self.sid), ("AccountSid", self._network.account_sid)]
+            form += [("AnsweredBy", self.answered_by), ("MachineDetectionDuration", str(milliseconds))]
+            self._post_later("amd-callback", self.order.amd_callback, form)
 
     # ---- documents -------------------------------------------------------------------------------
 
@@ -231,7 +246,7 @@ class PlacedCall:
         network = self._network
         writer = StreamWriter(network.account_sid, self.sid, network.new_sid("MZ"), verb.parameters)
         callee = Callee(self.scenario.callee, lambda text: network.voices.say("callee", text))
-        phone = Phone(writer, callee, self.ledger, network.rng, self.scenario.fault)
+        phone = Phone(writer, callee, self.ledger, network.rng, self.scenario.fault, self._detection.notice)
         self._check_scheme(verb.url)
         if self.scenario.carrier.stream == "unreachable":
             self._fail_stream(verb, writer.stream_sid, 31902, "no connection")
@@ -343,7 +358,7 @@ class PlacedCall:
         """One after the other, beside the call: a slow service does not hold up the call itself."""
         async for event, url, form in self._waiting:
             fields = dict(form)
-            told = fields.get("StreamEvent") or fields["CallStatus"]
+            told = fields.get("StreamEvent") or fields.get("AnsweredBy") or fields["CallStatus"]
             try:
                 answer = await self._network.post(url, form)
             except Unreachable as error:
@@ -357,36 +372,17 @@ class PlacedCall:
 
     def resource(self) -> dict[str, Any]:
         """The call as the REST interface shows it."""
-        uri = resource_uri(self._network.account_sid, f"/Calls/{self.sid}")
-        begun, ended = self.answered_at or self.created_at, self.ended_at
-        return {
-            "sid": self.sid,
-            "account_sid": self._network.account_sid,
-            "api_version": API_VERSION,
-            "date_created": rfc2822(self.created_at),
-            "date_updated": rfc2822(ended or begun),
-            "start_time": rfc2822(begun) if self.status != "queued" else None,
-            "end_time": rfc2822(ended) if ended is not None else None,
-            "duration": str(self.duration_seconds) if ended is not None else None,
-            "to": self.order.to,
-            "to_formatted": self.order.to,
-            "from": self.order.from_number,
-            "from_formatted": self.order.from_number,
-            "status": self.status,
-            "direction": "outbound-api",
-            "queue_time": "0",
-            "answered_by": None,
-            "caller_name": "",
-            "forwarded_from": None,
-            "group_sid": None,
-            "parent_call_sid": None,
-            "phone_number_sid": None,
-            "price": None,
-            "price_unit": "USD",
-            "trunk_sid": None,
-            "uri": uri,
-            "subresource_uris": {"notifications": uri.replace(".json", "/Notifications.json")},
-        }
+        return call_resource(
+            self._network.account_sid,
+            self.sid,
+            self.order,
+            self.status,
+            created_at=self.created_at,
+            answered_at=self.answered_at,
+            ended_at=self.ended_at,
+            duration_seconds=self.duration_seconds,
+            answered_by=self.answered_by,
+        )
 
     def _notify(self, code: int, text: str, url: str) -> None:
         self._note("notification", {"code": code, "text": text})

@@ -62,6 +62,8 @@ class DialOrder:
     status_events: frozenset[str]
     ring_seconds: int
     limit_seconds: int
+    machine_detection: str | None = None  # Enable or DetectMessageEnd
+    amd_callback: str | None = None
 
 
 def read_dial_order(form: Form) -> tuple[DialOrder, list[str]]:
@@ -83,6 +85,14 @@ def read_dial_order(form: Form) -> tuple[DialOrder, list[str]]:
     one = {name: values[0] for name, values in fields.items()}
     if one.get("AsyncAmd", "true") not in ("true", "false"):
         faults.append(f"AsyncAmd is {one['AsyncAmd']!r}, not the text true or false")
+    detection = one.get("MachineDetection")
+    if detection is not None:
+        if detection not in ("Enable", "DetectMessageEnd"):
+            raise ApiError(400, 21234, f"MachineDetection is {detection!r}")
+        if one.get("AsyncAmd") != "true":
+            faults.append("without AsyncAmd the document waits for the verdict: the callee hears nothing")
+        if "AsyncAmdStatusCallback" not in one:
+            faults.append("the verdict has nowhere to go (21262)")
     if "TimeLimit" not in one:
         faults.append("the create has no TimeLimit")
     order = DialOrder(
@@ -93,6 +103,8 @@ def read_dial_order(form: Form) -> tuple[DialOrder, list[str]]:
         status_events=_read_status_events(fields["StatusCallbackEvent"], faults),
         ring_seconds=_read_seconds(one, "Timeout", default=60, top=600, code=21208),
         limit_seconds=_read_seconds(one, "TimeLimit", default=14400, top=86400, code=20422),
+        machine_detection=detection,
+        amd_callback=one.get("AsyncAmdStatusCallback"),
     )
     for name in ("Method", "StatusCallbackMethod", "RecordingStatusCallbackMethod"):
         if one.get(name, "POST") != "POST":
@@ -189,6 +201,51 @@ def number_resource(account_sid: str, number: str) -> dict[str, Any]:
         "capabilities": {"voice": True, "sms": False, "mms": False, "fax": False},
         "status": "in-use",
         "uri": resource_uri(account_sid, f"/IncomingPhoneNumbers/{sid}"),
+    }
+
+
+def call_resource(
+    account_sid: str,
+    sid: str,
+    order: DialOrder,
+    status: str,
+    *,
+    created_at: float,
+    answered_at: float | None,
+    ended_at: float | None,
+    duration_seconds: int,
+    answered_by: str | None,
+) -> dict[str, Any]:
+    """A call as the interface shows it; times of day in seconds since 1970."""
+    uri = resource_uri(account_sid, f"/Calls/{sid}")
+    begun = answered_at or created_at
+    return {
+        "sid": sid,
+        "account_sid": account_sid,
+        "api_version": API_VERSION,
+        "date_created": rfc2822(created_at),
+        "date_updated": rfc2822(ended_at or begun),
+        "start_time": rfc2822(begun) if status != "queued" else None,
+        "end_time": rfc2822(ended_at) if ended_at is not None else None,
+        "duration": str(duration_seconds) if ended_at is not None else None,
+        "to": order.to,
+        "to_formatted": order.to,
+        "from": order.from_number,
+        "from_formatted": order.from_number,
+        "status": status,
+        "direction": "outbound-api",
+        "queue_time": "0",
+        "answered_by": answered_by,
+        "caller_name": "",
+        "forwarded_from": None,
+        "group_sid": None,
+        "parent_call_sid": None,
+        "phone_number_sid": None,
+        "price": None,
+        "price_unit": "USD",
+        "trunk_sid": None,
+        "uri": uri,
+        "subresource_uris": {"notifications": uri.replace(".json", "/Notifications.json")},
     }
 
 

@@ -75,6 +75,7 @@ class Order(_Part):
     time_limit: int | None = Field(default=None, gt=0)
     consent: Consented | None = None
     lists: tuple[str, ...] = ()
+    machine_detection: Literal["off", "enable", "detect-message-end"] | None = None
 
 
 class Network(_Part):
@@ -82,35 +83,43 @@ class Network(_Part):
 
     `create` is the answer of the Calls API: `ambiguous` places the call and answers 500, `lost` answers 500
     and places nothing, `refused:CODE` answers with that error code, `throttled:N` answers 429 N times first.
-    `stream` is whether the carrier reaches the service's stream.
+    `stream` is whether the carrier reaches the service's stream. `answered_by` is what its machine detection
+    makes of what picked up, if it was ordered, `verdict_seconds` after the answer; the end of a machine's
+    greeting is told when it has come, by its beep or by its silence.
     """
 
     ring_seconds: Seconds = 0.3
     outcome: Literal["answered", "busy", "no-answer", "failed", "canceled"] = "answered"
     create: Annotated[str, AfterValidator(_check_create)] = "placed"
     stream: Literal["connected", "unreachable"] = "connected"
+    answered_by: Literal["human", "machine", "fax", "unknown"] = "human"
+    verdict_seconds: Seconds = 2.5
 
 
 class CalleeTurn(_Part):
     """One thing the callee does, and the moment at which he does it.
 
     `agent-finished`: `pause_seconds` of quiet after the agent was audible; `agent-speaking`: that long into
-    the agent's next utterance; `answered`: that long after answering; `announcement`: that long into the next
-    `<Gather>` of the carrier's, where nobody would hear him speak.
+    the agent's next utterance; `answered`: that long after answering, or after the turn before;
+    `announcement`: that long into the next `<Gather>` of the carrier's, where nobody would hear him speak.
+    `press` may be many keys, one after the other. `beep` is what an answering machine does before it records.
     """
 
     when: Literal["agent-finished", "agent-speaking", "answered", "announcement"] = "agent-finished"
     pause_seconds: Seconds = 0.6
     say: str | None = Field(default=None, min_length=1)
-    press: str | None = Field(default=None, pattern=r"^[0-9*#]$")
+    press: str | None = Field(default=None, pattern=r"^[0-9*#]{1,32}$")
     hang_up: Literal[True] | None = None
+    beep: Literal[True] | None = None
 
     @model_validator(mode="after")
     def _does_one_thing(self) -> Self:
-        if [self.say, self.press, self.hang_up].count(None) != 2:
-            raise ValueError("needs exactly one of say, press and hang_up")
-        if self.when == "announcement" and self.say is not None:
+        if [self.say, self.press, self.hang_up, self.beep].count(None) != 3:
+            raise ValueError("needs exactly one of say, press, hang_up and beep")
+        if self.when == "announcement" and (self.say is not None or self.beep):
             raise ValueError("nobody hears what is said during an announcement")
+        if self.when == "announcement" and len(self.press or "") > 1:
+            raise ValueError("one key ends the announcement")
         return self
 
 
@@ -152,6 +161,12 @@ class AgentTurn(_Part):
         return self
 
 
+class ToldTurn(AgentTurn):
+    """What the agent does about a `reply.create` whose instructions contain a text."""
+
+    contains: str = Field(min_length=1)
+
+
 class Agent(_Part):
     """The emulated voice agent: one turn for each turn of the callee that it has heard to its end.
 
@@ -164,6 +179,7 @@ class Agent(_Part):
     commit_seconds: Annotated[float, Field(ge=0.3, le=10)] | None = None
     resumes: bool = True
     turn: tuple[AgentTurn, ...] = ()
+    told: tuple[ToldTurn, ...] = ()
     otherwise: str = "Sorry, could you say that again?"
     stored: dict[str, dict[str, Any]] = {}
 
@@ -192,6 +208,22 @@ class Fault(_Part):
         return self
 
 
+class Expected(_Part):
+    """What has to come of the call, beside what has to hold for every call.
+
+    `said`: texts that the agent spoke to their end. `noted`: events of the record's timeline. `withheld`:
+    replies that the agent begins and nobody may hear, at most. `first`: who speaks first. `heard`: whether
+    the agent ever hears the callee.
+    """
+
+    ending: tuple[str, str] = ("nobody", "goodbye")
+    said: tuple[str, ...] = ()
+    noted: tuple[str, ...] = ()
+    withheld: int = Field(default=0, ge=0)
+    first: Literal["agent", "callee"] = "agent"
+    heard: bool = True
+
+
 class Scenario(_Part):
     """One simulated call. `greeting_speech` lists further texts for which speech is rendered."""
 
@@ -202,6 +234,7 @@ class Scenario(_Part):
     agent: Agent = Agent()
     fault: tuple[Fault, ...] = ()
     greeting_speech: tuple[str, ...] = ()
+    expect: Expected = Expected()
 
     def faults(self, leg: Literal["phone", "agent"], at: str) -> list[str]:
         """The kinds of fault that strike a leg at that moment."""
@@ -214,7 +247,8 @@ class Scenario(_Part):
     def texts(self) -> Iterator[tuple[str, str]]:
         """Everything that is spoken, as (voice, text)."""
         yield from (("callee", text) for text in self.callee_texts())
-        replies = [text for turn in self.agent.turn for text in (turn.reply, turn.follow_up) if text]
+        turns = [*self.agent.turn, *self.agent.told]
+        replies = [text for turn in turns for text in (turn.reply, turn.follow_up) if text]
         yield from (("agent", text) for text in [*self.greeting_speech, *replies, self.agent.otherwise])
 
 

@@ -27,6 +27,9 @@ _FULL_SCALE = 32768
 _BIAS = 132
 _CLIP = 32635
 
+BEEP_HZ = 1000
+"""What answering machines commonly beep with; no standard says so."""
+
 _BABBLE_BYTES_PER_CHARACTER = 480
 """60 ms: spoken English runs at about sixteen characters a second."""
 
@@ -125,6 +128,14 @@ def babble(text: str) -> bytes:
             envelope = math.sin(math.pi * (index + 0.5) / _BABBLE_BYTES_PER_CHARACTER) if voiced else 0.0
             samples.append(round(9000 * envelope * (math.sin(phase) + 0.6 * math.sin(overtone * phase))))
     return trim(encode_mulaw(normalise(samples).tobytes()))
+
+
+@cache
+def beep(length: int) -> bytes:
+    """The tone of an answering machine before it records."""
+    turn = 2 * math.pi * BEEP_HZ / BYTES_PER_SECOND
+    samples = array("h", (round(8000 * math.sin(turn * index)) for index in range(length)))
+    return encode_mulaw(normalise(samples).tobytes())
 
 
 def write_stereo_wav(path: Path, left: bytes, right: bytes) -> None:

@@ -5,6 +5,7 @@ Knows the ledger and the telephone's tracks; knows nothing of the service but th
 
 from __future__ import annotations
 
+import math
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,12 @@ from statistics import median
 from typing import Any
 
 from relay.simulator.ledger import Entry, Ledger
+from relay.simulator.scenario import Expected, Scenario
 from relay.simulator.sound import BYTES_PER_SECOND, SILENCE
 
 TELLING_SECONDS = 0.15  # by which what is known from afar may be wrong, for each clear
+
+_HEARD_OUT = ("goodbye", "message-left")  # the endings that wait until the last word was heard
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +53,15 @@ class Figures:
 
 
 class Run:
-    """Both accounts of one call, laid side by side."""
+    """Both accounts of one call, laid side by side; `withheld` replies of the agent's may go unheard."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, withheld: int = 0) -> None:
         self.ledger = ledger
         self.said = ledger.select("phone", "sent", "media")
         self.forwarded = ledger.select("agent", "received", "input.audio")
-        self.spoken = ledger.select("agent", "sent", "reply.audio")
         received = ledger.select("phone", "received", "media")
+        self.withheld = self._unheard({entry.payload for entry in received})[:withheld]
+        self.spoken = [e for e in ledger.select("agent", "sent", "reply.audio") if not self._is_withheld(e)]
         spoken_payloads = {entry.payload for entry in self.spoken}
         self.own = [e for e in received if e.payload not in spoken_payloads and _is_silence(e)]
         own = {id(entry) for entry in self.own}
@@ -64,18 +69,53 @@ class Run:
         self.interrupted = {
             str(entry.fields.get("reply_id")): entry.at
             for entry in ledger.select("agent", "sent", "reply.done")
-            if entry.fields.get("status") in ("interrupted", "cancelled")
+            if entry.fields.get("status") in ("interrupted", "cancelled") and not self._is_withheld(entry)
         }
         self.uplink = self._match_uplink()
         self.downlink, self.skipped, self.strange = self._match_downlink()
 
+    def _unheard(self, received: set[str | None]) -> list[str]:
+        """The replies that did not complete and of which nothing audible was played, in order."""
+        audible: dict[str, bool] = {}
+        for entry in self.ledger.select("agent", "sent", "reply.audio"):
+            reply_id = str(entry.fields.get("reply_id"))
+            is_heard = entry.payload in received and not _is_silence(entry)
+            audible[reply_id] = audible.get(reply_id, False) or is_heard
+        for entry in self.ledger.select("agent", "sent", "reply.done"):
+            if entry.fields.get("status") == "completed":
+                audible[str(entry.fields.get("reply_id"))] = True
+        return [reply_id for reply_id, is_heard in audible.items() if not is_heard]
+
+    def _is_withheld(self, entry: Entry) -> bool:
+        return str(entry.fields.get("reply_id")) in self.withheld
+
+    def sessions(self) -> list[tuple[Entry, list[Entry]]]:
+        """Each session with the frames that were forwarded in it."""
+        opened = [
+            e
+            for e in self.ledger.entries
+            if (e.side, e.direction) == ("agent", "received")
+            and e.event in ("session.update", "session.resume")
+        ]
+        ends = [entry.at for entry in opened[1:]] + [math.inf] * bool(opened)
+        return [
+            (entry, [frame for frame in self.forwarded if entry.at <= frame.at < end])
+            for entry, end in zip(opened, ends, strict=True)
+        ]
+
     def _match_uplink(self) -> list[tuple[Entry, Entry]] | None:
-        """Each forwarded frame with the one that was said; None unless they are one unbroken run."""
-        wanted = [entry.payload for entry in self.forwarded]
-        said = [entry.payload for entry in self.said]
-        candidates = range(len(said) - len(wanted), -1, -1)  # the last run that fits: silences are alike
-        start = next((k for k in candidates if said[k : k + len(wanted)] == wanted), None)
-        return None if start is None else list(zip(self.said[start:], self.forwarded, strict=False))
+        """Each forwarded frame with the one said; None unless those of each session are one unbroken run."""
+        pairs: list[tuple[Entry, Entry]] = []
+        said, end = [entry.payload for entry in self.said], len(self.said)
+        for _, forwarded in reversed(self.sessions()):
+            wanted = [entry.payload for entry in forwarded]
+            candidates = range(end - len(wanted), -1, -1)  # the last run that fits: silences are alike
+            start = next((k for k in candidates if said[k : k + len(wanted)] == wanted), None)
+            if start is None:
+                return None
+            pairs[:0] = zip(self.said[start:end], forwarded, strict=False)
+            end = start
+        return pairs
 
     def _match_downlink(self) -> tuple[list[tuple[Entry, Entry]], list[Entry], list[Entry]]:
         """(spoken, played) in order; what was spoken and not played; what was played, never spoken."""
@@ -94,20 +134,57 @@ class Run:
         return pairs, skipped + self.spoken[position:], strange
 
 
-def judge(run: Run, record: Mapping[str, Any], *, final_records: int, carrier_status: str) -> list[Check]:
-    """What has to hold for a call that ended with a goodbye."""
+def judge(
+    run: Run,
+    record: Mapping[str, Any],
+    scenario: Scenario,
+    *,
+    final_records: int,
+    carrier_status: str,
+) -> list[Check]:
+    """What has to hold for every call, for one that was talked through, and for the one of this scenario."""
+    expected, ledger = scenario.expect, run.ledger
+    ending = record.get("ending") or {}
+    outcome = scenario.carrier.outcome
+    wanted = "completed" if outcome == "answered" else outcome
+    checks = [
+        Check("no violation of either protocol", not ledger.violations, "; ".join(ledger.violations[:3])),
+        Check("one final record", final_records == 1, f"{final_records} lines 'call ended'"),
+        Check(
+            f"ended by {expected.ending[1]}",
+            (ending.get("blame"), ending.get("reason")) == expected.ending,
+            str(ending),
+        ),
+        Check(f"the carrier confirms {wanted}", carrier_status == wanted, carrier_status),
+    ]
+    return [
+        *checks,
+        *_as_expected(run, record, expected),
+        *(_talk(run, record, expected) if run.said else []),
+    ]
+
+
+def _as_expected(run: Run, record: Mapping[str, Any], expected: Expected) -> list[Check]:
+    """What this scenario is there to show."""
+    told = run.ledger.select("agent", "sent", "transcript.agent")
+    spoken = [str(entry.fields["text"]) for entry in told if not entry.fields.get("interrupted")]
+    noted = [str(event["event"]) for event in record.get("events", ())]
+    checks = [Check(f"said: {text}", text in spoken) for text in expected.said]
+    return [*checks, *(Check(f"noted: {event}", event in noted) for event in expected.noted)]
+
+
+def _talk(run: Run, record: Mapping[str, Any], expected: Expected) -> list[Check]:
     ledger = run.ledger
-    opening_at = _first(ledger.select("phone", "sent", "mark"))
-    first_forwarded = _first(run.forwarded)
     first_said = _first(ledger.select("phone", "noted", "speech-started"))
     first_audible = _first(ledger.select("phone", "noted", "agent-audible"))
     lost = [entry for entry in run.skipped if str(entry.fields.get("reply_id")) not in run.interrupted]
-    ending = record.get("ending") or {}
-    return [
-        Check("no violation of either protocol", not ledger.violations, "; ".join(ledger.violations[:3])),
+    if expected.ending[1] not in _HEARD_OUT:  # the telephone is gone: what was still being said is lost
+        played_until = run.downlink[-1][0].at if run.downlink else 0.0
+        lost = [entry for entry in lost if entry.at < played_until]
+    checks = [
         Check(
             "callee's audio byte-exact at the agent",
-            run.uplink is not None and len(run.forwarded) > 0,
+            run.uplink is not None and (len(run.forwarded) > 0 or not expected.heard),
             f"{len(run.forwarded)} frames",
         ),
         Check(
@@ -115,26 +192,24 @@ def judge(run: Run, record: Mapping[str, Any], *, final_records: int, carrier_st
             not run.strange and not lost and len(run.downlink) > 0,
             f"{len(run.downlink)} frames, {len(lost)} lost, {len(run.strange)} strange",
         ),
-        Check(
-            "the agent spoke first",
-            first_audible is not None and (first_said is None or first_audible < first_said),
-        ),
-        Check(
-            "nothing forwarded before the opening was heard",
-            first_forwarded is None or (opening_at is not None and first_forwarded >= opening_at),
-        ),
+        Check("nothing forwarded before the opening was heard", _is_gated(run)),
         Check("no audio of an interrupted reply after the clear", _is_quiet_after_clear(run)),
-        Check("the goodbye was heard to its end", _heard_goodbye(run)),
         Check("the record tells what was heard", *_is_told(run, record)),
-        Check("one final record", final_records == 1, f"{final_records} lines 'call ended'"),
-        Check("ended by goodbye", ending == {"blame": "nobody", "reason": "goodbye"}, str(ending)),
         Check(
             "both sockets closed",
             bool(ledger.select("phone", "noted", "stream-closed"))
             and bool(ledger.select("agent", "noted", "closed")),
         ),
-        Check("the carrier confirms completed", carrier_status == "completed", carrier_status),
     ]
+    if expected.first == "agent":
+        spoke_first = first_audible is not None and (first_said is None or first_audible < first_said)
+        checks.append(Check("the agent spoke first", spoke_first))
+    if expected.ending[1] in _HEARD_OUT:
+        checks.append(Check("the goodbye was heard to its end", _heard_goodbye(run)))
+    beeps = [_happened(entry) for entry in ledger.select("phone", "noted", "beeped")]
+    if beeps and expected.ending[1] == "message-left":
+        checks.append(Check("the message began behind the beep", _last_reply_began(run) >= beeps[-1]))
+    return checks
 
 
 def measure(run: Run) -> Figures:
@@ -201,7 +276,7 @@ def _heard_goodbye(run: Run) -> bool:
     if not marks or not run.downlink:
         return False
     last_mark, last_sound = marks[-1], run.downlink[-1][1]
-    begun = next(heard.at for spoken, heard in run.downlink if spoken.fields == run.downlink[-1][0].fields)
+    begun = _last_reply_began(run)
     cleared = any(entry.at >= begun for entry in run.ledger.select("phone", "received", "clear"))
     return last_mark.at >= last_sound.at and last_mark.fields["name"] in echoes and not cleared
 
@@ -216,6 +291,24 @@ def _is_told(run: Run, record: Mapping[str, Any]) -> tuple[bool, str]:
     slack = TELLING_SECONDS * (1 + len(cleared))
     is_told = all(abs(one - other) <= slack for one, other in zip(told, wanted, strict=True))
     return is_told, f"{told[0]:.2f} of {wanted[0]:.2f} s heard, {told[1]:.2f} of {wanted[1]:.2f} s cleared"
+
+
+def _last_reply_began(run: Run) -> float:
+    if not run.downlink:
+        return math.inf
+    last = run.downlink[-1][0].fields.get("reply_id")
+    return next(heard.at for spoken, heard in run.downlink if spoken.fields.get("reply_id") == last)
+
+
+def _is_gated(run: Run) -> bool:
+    """Whether no session heard anything before what it was opened with had been heard, where it greets."""
+    echoes = [entry.at for entry in run.ledger.select("phone", "sent", "mark")]
+    for opened, forwarded in run.sessions():
+        session = opened.fields.get("session") or {}
+        heard_at = next((at for at in echoes if at >= opened.at), math.inf)
+        if forwarded and "greeting" in session and forwarded[0].at < heard_at:
+            return False
+    return True
 
 
 def _is_silence(entry: Entry) -> bool:

@@ -42,7 +42,8 @@ def test_an_empty_scenario_is_an_answered_call_in_which_nobody_speaks() -> None:
     [
         ("[callee]\n[[callee.turn]]\nsay = 'x'\npress = '1'", "callee.turn[0]"),
         ("[callee]\n[[callee.turn]]\nwhen = 'answered'", "callee.turn[0]"),
-        ("[callee]\n[[callee.turn]]\npress = '12'", "callee.turn[0].press"),
+        ("[callee]\n[[callee.turn]]\npress = 'x'", "callee.turn[0].press"),
+        ("[callee]\n[[callee.turn]]\nwhen = 'announcement'\npress = '12'", "callee.turn[0]"),
         ("[callee]\n[[callee.turn]]\nsay = 'x'\nwhen = 'later'", "callee.turn[0].when"),
         ("[callee]\n[[callee.turn]]\nsay = 'x'\nwhen = 'announcement'", "callee.turn[0]"),
         ("[carrier]\ncreate = 'maybe'", "carrier.create"),
