@@ -36,9 +36,9 @@ $(VENV)/.relay: $(VENV)/.runtime pyproject.toml
 	@$(PIP) install --no-index --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.relay requirements/dev.txt
+$(VENV)/.dev: $(VENV)/.relay requirements/dev.txt requirements/tracing.txt
 	@echo "Installing the pinned tools for tests and checks …"
-	@$(INSTALL) -r requirements/dev.txt
+	@$(INSTALL) -r requirements/dev.txt -r requirements/tracing.txt
 	@touch $@
 
 $(VENV)/.speech: $(VENV)/.relay requirements/speech.txt
@@ -107,7 +107,7 @@ $(AUDIT)/.made: $(VENV)/.made requirements/audit.txt
 
 .PHONY: audit
 audit: $(AUDIT)/.made ## known vulnerabilities of the pinned packages, where their list can be reached
-	@$(AUDIT)/bin/python scripts/audit.py requirements/runtime.txt requirements/build.txt
+	@$(AUDIT)/bin/python scripts/audit.py requirements/runtime.txt requirements/tracing.txt requirements/build.txt
 
 .PHONY: coverage
 coverage: $(VENV)/.dev ## the tests, and which branches they reach
@@ -116,10 +116,10 @@ coverage: $(VENV)/.dev ## the tests, and which branches they reach
 # Packed from an environment that holds the pinned packages and nothing for development.
 BINARY := $(VENV)/binary
 
-$(BINARY)/.made: $(VENV)/.made requirements/build.txt requirements/runtime.txt requirements/binary.txt
+$(BINARY)/.made: $(VENV)/.made requirements/build.txt requirements/runtime.txt requirements/tracing.txt requirements/binary.txt
 	@echo "Installing the pinned packages into $(BINARY) …"
 	@rm -rf $(BINARY) && $(BIN)/python -m venv $(BINARY)
-	@for file in build runtime binary; do \
+	@for file in build runtime tracing binary; do \
 		$(BINARY)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes \
 			-r requirements/$$file.txt || exit 1; done
 	@touch $@

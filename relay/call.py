@@ -48,6 +48,7 @@ MEDIA_SILENCE_SECONDS = 5.0  # Twilio sends 50 frames a second, also while nobod
 WIND_UP_SECONDS = 15.0  # before the cap: time for one sentence and its goodbye
 HARD_GRACE_SECONDS = 2.0  # past the cap everything is cancelled, whatever it was doing
 SESSION_ENDED_SECONDS = 1.0  # after a goodbye: a bare close is billed for 30 s more
+_RUN_CHARACTERS = 64  # of the agent's name of a run, in the timeline
 UNREADABLE_MESSAGES = 10  # in a row; one corrupt message is dropped and counted
 
 
@@ -334,7 +335,13 @@ class Call:
         outcome = await self._tools.run(run.name, run.arguments, run.call_id)
         now = trio.current_time()
         self._diary.noted(
-            "tool", {"tool": run.name, "seconds": round(now - started_at, 3), "ok": not outcome.is_error}
+            "tool",
+            {
+                "tool": run.name,
+                "run": run.call_id[:_RUN_CHARACTERS],
+                "seconds": round(now - started_at, 3),
+                "ok": not outcome.is_error,
+            },
         )
         self._agent.remember(f"function {run.name}", outcome.result)
         self._attempt(

@@ -33,6 +33,7 @@ from relay.line import Line
 from relay.outcomes import Blame, Ending, Farewell, Reason
 from relay.store import Spool, Status, Store, StoreError, Written
 from relay.telemetry.capture import Captures
+from relay.telemetry.traces import Traces
 
 ANSWER_SECONDS = 5.0  # an order that is under way when its call ends: the answer says whom to hang up on
 HANG_UP_SECONDS = 6.0  # the dialer's own bound is 5
@@ -57,6 +58,7 @@ class Course:
         spool: Spool,
         custody: Custody,
         captures: Captures,
+        traces: Traces,
         clock: Callable[[], datetime],
     ) -> None:
         self.agent_key = AgentKey(open_agent)
@@ -67,6 +69,7 @@ class Course:
         self._spool = spool
         self._custody = custody
         self._captures = captures
+        self._traces = traces
         self._clock = clock
 
     async def run(self, line: Line) -> None:
@@ -275,6 +278,7 @@ class Course:
         log.info(
             "call ended", **ending.as_json(), duration_seconds=record.duration_seconds, detail=ending.detail
         )
+        self._traces.take(record)
 
     async def _see_off(self, line: Line) -> None:
         """The carrier's side of the end: let a spoken farewell be heard, then hang up what is still up."""

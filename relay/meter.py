@@ -27,7 +27,9 @@ _TALLIED: Final = {
     "unreadable_messages": (catalogue.UNREADABLE, ()),
 }
 _DIALS: Final = {"sid learnt": "placed", "refused by the carrier": "refused", "ambiguous": "ambiguous"}
-_ASKED: Final = frozenset({catalogue.UNREADABLE, catalogue.LOG_DROPPED})  # counted elsewhere
+_ASKED: Final = frozenset(
+    {catalogue.UNREADABLE, catalogue.LOG_DROPPED, catalogue.TRACES_LOST}
+)  # counted elsewhere
 _FINDINGS: Final = ("settled", "waiting", "lost", "overdue")
 
 
@@ -143,12 +145,15 @@ class Meter:
 
         self.metrics.ask(read)
 
-    def watch_process(self, version: str, commit: str, log_lines_dropped: Callable[[], int]) -> None:
+    def watch_process(
+        self, version: str, commit: str, log_lines_dropped: Callable[[], int], traces_lost: Callable[[], int]
+    ) -> None:
         """Read what is true of the process at each scrape."""
 
         def read() -> Iterator[Reading]:
             yield catalogue.BUILD, (version, commit), 1
             yield catalogue.LOG_DROPPED, (), log_lines_dropped()
+            yield catalogue.TRACES_LOST, (), traces_lost()
 
         self.metrics.ask(read)
 

@@ -31,6 +31,7 @@ from relay.store import (
     Written,
 )
 from relay.switchboard import Switchboard
+from relay.telemetry.traces import Traces
 
 WISH_SECONDS = 0.5  # between two looks at what other nodes wish of our calls
 SAVE_SECONDS = 1.0  # between two writings of what live calls have said
@@ -57,6 +58,7 @@ class Reconciler:
         clock: Callable[[], datetime],
         retention: Retention,
         meter: Meter,
+        traces: Traces,
     ) -> None:
         self._node = node
         self._switchboard = switchboard
@@ -66,6 +68,7 @@ class Reconciler:
         self._clock = clock
         self._retention = retention
         self._meter = meter
+        self._traces = traces
         self._leases_count_from = 0.0  # on trio's clock
         # Told by the ledger and not yet done; as many as the callbacks and requests of half a second.
         self._wishes: deque[Wish] = deque()
@@ -224,6 +227,7 @@ class Reconciler:
             log.info(
                 "call ended", call_id=record.id, **ending.as_json(), duration_seconds=record.duration_seconds
             )
+            self._traces.take(record)
 
     async def _is_taken(self, record: CallRecord) -> bool:
         """Whether somebody has the call by now, on another node or on this one."""

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import trio
@@ -39,6 +40,7 @@ OFFICE_HOURS = "2026-03-10T18:00:00Z"  # a Tuesday afternoon anywhere in the Uni
 
 PLAY_SECONDS = 300.0  # for one scenario, whatever happens
 POLL_SECONDS = 0.05  # between two looks at the record, once the carrier is done
+ATTEMPTS = 3  # at asking the service something
 START_SECONDS = 20.0  # of a process of its own, on a busy machine
 RECORD_SECONDS = 20.0  # from the carrier's last callback to the final record
 
@@ -85,7 +87,8 @@ class Stage:
         with trio.move_on_after(PLAY_SECONDS):
             try:
                 await self._prepare(scenario.call, order["to"])
-                placed = await self.http.post("/v1/calls", json={**order, **wishes})
+                key = {"Idempotency-Key": uuid4().hex}  # so that it may be asked twice
+                placed = await self._ask("POST", "/v1/calls", json={**order, **wishes}, headers=key)
                 performance.answer, performance.answer_status = placed.json(), placed.status_code
                 if "id" in performance.answer:
                     await self._follow(performance)
@@ -123,10 +126,19 @@ class Stage:
 
     async def _read(self, performance: Performance) -> bool:
         """Take the record as it is now; whether it is final."""
-        answer = await self.http.get(f"/v1/calls/{performance.answer['id']}")
+        answer = await self._ask("GET", f"/v1/calls/{performance.answer['id']}")
         performance.record = answer.json()
         performance.call = performance.call or self.carrier.calls.get(performance.record.get("sid") or "")
         return bool(performance.record["status"] == "ended")
+
+    async def _ask(self, method: str, path: str, **request: Any) -> httpx.Response:
+        """As a careful operator asks: a node that dies with the question leaves it to another one."""
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return await self.http.request(method, path, **request)
+            except httpx.TransportError:
+                await trio.sleep(POLL_SECONDS)
+        return await self.http.request(method, path, **request)
 
 
 class _Cast:

@@ -32,7 +32,12 @@ def load_roster(settings: Settings) -> Roster:
     """All agents with their tools. Raises ConfigurationError, which names file, key and remedy."""
     profiles = load_profiles(settings.agents_dir)
     secrets = {name: secret.get_secret_value() for name, secret in settings.tool_secrets.items()}
-    web = WebTools(hosts=settings.tool_hosts, networks=settings.tool_networks, secrets=secrets)
+    web = WebTools(
+        hosts=settings.tool_hosts,
+        networks=settings.tool_networks,
+        secrets=secrets,
+        is_traced=settings.traces_url is not None,
+    )
     builtin = builtin_tools()
     try:
         tools = {

@@ -10,8 +10,15 @@ import secrets
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    ExitStack,
+    aclosing,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -38,6 +45,7 @@ from relay.store.subject_key import load_subject_key
 from relay.switchboard import House, Switchboard
 from relay.telemetry.capture import Captures
 from relay.telemetry.metrics import Metrics
+from relay.telemetry.traces import Traces, TracesUnavailable, open_traces
 from relay.terms import BargeIn
 from relay.web.app import Routes, create_app
 from relay.web.edge import serve as serve_edge
@@ -53,6 +61,7 @@ from relay.web.webhooks import webhook_routes
 
 AGENT_DIAL_SECONDS = 5.0  # TCP, TLS and handshake; measured at half a second from another continent
 WIND_UP_STAGE_SECONDS = 10.0  # from the second signal; longer than a wind-up and its teardown take
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 CUT_SECONDS = 3.0  # from the third signal to the end, whatever still runs
 DAY_SECONDS = 86_400.0
 WAITED_FOR_SECONDS = 5.0  # between two lines that say whom a drain waits for
@@ -81,8 +90,8 @@ async def serve(
     roster, clock = load_roster(settings), partial(datetime.now, UTC)
     house, retention = _house(settings), _retention(settings)
     stop, meter = trio.Event(), Meter(Metrics())
-    meter.watch_process(__version__, commit(), log_lines_dropped)
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with _open_traces(settings) as traces, trio.open_signal_receiver(*ENDING_SIGNALS) as signals:
+        meter.watch_process(__version__, commit(), log_lines_dropped, traces.count_lost)
         async with (
             _open_ledger(settings, meter) as store,
             open_spool(store, settings.data_dir / "spool") as spool,
@@ -106,11 +115,12 @@ async def serve(
                         clock=clock,
                         probe=Probe(trust.public_url, trust.auth_tokens[0]),
                         captures=Captures(settings.capture_dir),
+                        traces=traces,
                         meter=meter,
                     )
                     meter.watch_calls(switchboard, house.max_calls, spool)
                     reconciler = Reconciler(
-                        house.node, switchboard, store, spool, carrier, clock, retention, meter
+                        house.node, switchboard, store, spool, carrier, clock, retention, meter, traces
                     )
                     for tend in (reconciler.run, switchboard.agent_key.watch, meter.watch_loop):
                         last.start_soon(tend)
@@ -199,6 +209,16 @@ async def _open_ledger(settings: Settings, meter: Meter) -> AsyncIterator[SqlSto
         except (StoreError, OSError) as problem:
             raise ConfigurationError([f"RELAY_DATABASE_URL: {problem}"]) from None
         yield store
+
+
+@contextmanager
+def _open_traces(settings: Settings) -> Iterator[Traces]:
+    with ExitStack() as stack:
+        try:
+            traces = stack.enter_context(open_traces(settings.traces_url, __version__))
+        except TracesUnavailable as problem:
+            raise ConfigurationError([f"RELAY_TRACES_URL: {problem}"]) from None
+        yield traces
 
 
 def _subject_key(settings: Settings) -> bytes:

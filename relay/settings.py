@@ -188,6 +188,11 @@ class Settings(BaseModel):
     capture_dir: Path | None = _setting(
         "RELAY_CAPTURE_DIR", "Redacted capture of both wires; unset: none.", example="captures"
     )
+    traces_url: ClientURL | None = _setting(
+        "RELAY_TRACES_URL",
+        "Where each call's trace is sent (OTLP over HTTP); unset: none.",
+        example="http://127.0.0.1:4318/v1/traces",
+    )
     max_call_seconds: int = _setting(
         "RELAY_MAX_CALL_SECONDS", "Hard cap of a call, here and at Twilio.", 600, ge=60, le=14400
     )

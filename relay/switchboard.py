@@ -36,6 +36,7 @@ from relay.store import (
     WishKind,
 )
 from relay.telemetry.capture import Captures
+from relay.telemetry.traces import Traces
 from relay.tools import Tool
 from relay.wire.callbacks import AmdCallback, RecordingCallback, StatusCallback, StreamCallback
 from relay.wishes import follow_stream, grant
@@ -73,6 +74,7 @@ class Switchboard:
         clock: Callable[[], datetime],
         probe: Callable[[], Awaitable[Refusal | None]],
         captures: Captures,
+        traces: Traces,
         meter: Meter,
     ) -> None:
         self.phase = Phase.OPEN
@@ -88,6 +90,7 @@ class Switchboard:
             spool=spool,
             custody=self._custody,
             captures=captures,
+            traces=traces,
             clock=clock,
         )
         self.agent_key = self._course.agent_key

@@ -24,6 +24,10 @@ def _has_speech() -> bool:
     return importlib.util.find_spec("espeakng_loader") is not None
 
 
+def _has_tracing() -> bool:
+    return importlib.util.find_spec("opentelemetry") is not None
+
+
 def _has_postgres() -> bool:
     # Debian keeps the server's programs off the path.
     return shutil.which("initdb") is not None or any(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
@@ -37,6 +41,7 @@ def _has_program(name: str) -> bool:
 # marker: (whether this machine has it, what to install)
 NEEDS: Final[dict[str, tuple[Callable[[], bool], str]]] = {
     "needs_speech": (_has_speech, "make .venv/.speech"),
+    "needs_tracing": (_has_tracing, "make .venv/.dev"),
     "needs_outside_rig": (
         lambda: "RELAY_OUTSIDE_RIG" in os.environ,
         "RELAY_OUTSIDE_RIG=path of a program that plays carrier and agent",

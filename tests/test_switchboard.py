@@ -54,6 +54,7 @@ from relay.store.records import Progress
 from relay.switchboard import CallRequest, Document, House, Phase, Switchboard
 from relay.telemetry.capture import Captures
 from relay.telemetry.metrics import Metrics
+from relay.telemetry.traces import Traces
 from relay.terms import BargeIn
 from relay.tools import Tool
 from relay.wire.callbacks import (
@@ -263,6 +264,7 @@ class Desk:
         self.spool = spool or Spool(ledger, NOWHERE)
         self.metrics = Metrics()
         self.meter = Meter(self.metrics)
+        self.traces = Traces()
         self.streams: list[MemoryStream] = []
         self.agent_fails: BaseException | None = None
         self._agents_in, self._agents = trio.open_memory_channel[Far](100)
@@ -291,6 +293,7 @@ class Desk:
             clock=clock,
             probe=self.probe,
             captures=Captures(folder),
+            traces=self.traces,
             meter=self.meter,
         )
         self.reconciler = Reconciler(
@@ -302,6 +305,7 @@ class Desk:
             clock=clock,
             retention=Retention(),
             meter=self.meter,
+            traces=self.traces,
         )
         self.unreachable: Refusal | None = None
 

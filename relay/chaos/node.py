@@ -25,6 +25,7 @@ from relay.store import Retention, Spool, Store
 from relay.switchboard import House, Switchboard
 from relay.telemetry.capture import Captures
 from relay.telemetry.metrics import Metrics
+from relay.telemetry.traces import Traces
 from relay.terms import BargeIn
 from relay.tools.builtin import end_call, mark_do_not_call
 from relay.tools.functions import tool
@@ -66,9 +67,12 @@ def build_node(
         clock=clock,
         probe=_reachable,
         captures=Captures(None),
+        traces=Traces(),
         meter=meter,
     )
-    return switchboard, Reconciler(_NODE, switchboard, ledger, spool, carrier, clock, Retention(), meter)
+    return switchboard, Reconciler(
+        _NODE, switchboard, ledger, spool, carrier, clock, Retention(), meter, Traces()
+    )
 
 
 @cache

@@ -121,6 +121,9 @@ LOOP_LAG = _histogram(
     "relay_loop_lag_seconds", "How late a timer of the event loop rang, four times a second.", _WORK_BUCKETS
 )
 LOG_DROPPED = _counter("relay_log_lines_dropped_total", "Log lines lost because nobody read the log.")
+TRACES_LOST = _counter(
+    "relay_traces_lost_total", "Calls without a trace: too many waited, or it was not taken."
+)
 
 CATALOGUE: Final = tuple(metric for metric in list(globals().values()) if isinstance(metric, Metric))
 

@@ -24,6 +24,7 @@ import trio
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from relay.profiles import HttpTool, ProfileError
+from relay.telemetry.spans import traceparent
 from relay.tools import CallContext, Tool, ToolRefused
 
 ANSWER_BYTES = 64 * 1024  # of an answer's body; the agent is told 8 KiB of it at most
@@ -98,10 +99,12 @@ class WebTools:
         hosts: Collection[str],
         networks: Collection[str],
         secrets: Mapping[str, str],
+        is_traced: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._hosts = {host.lower() for host in hosts}
         self._secrets = secrets
+        self._is_traced = is_traced
         self._now = now
         # A kept connection belongs to a name, the pool knows addresses only: so none is kept.
         limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=0)
@@ -173,6 +176,8 @@ class WebTools:
             "Idempotency-Key": f"{call.call_id}:{call.run_id}",
             **{name: self._revealed(text) for name, text in spec.headers.items()},
         }
+        if self._is_traced:
+            headers["traceparent"] = traceparent(call.call_id, call.run_id)
         if has_body:
             headers["Content-Type"] = "application/json"
         if spec.secret:
