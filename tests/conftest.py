@@ -70,6 +70,17 @@ SLOW: Final = (
     "tests/test_dial_campaign.py",
 )
 
+# They measure real time against a bound: another test beside them could make them fail.
+SERIAL: Final = (
+    "tests/e2e/",
+    "tests/test_bench.py",
+    "tests/test_deploy.py",
+    "tests/test_logs.py",
+    "tests/test_probe.py",
+    "tests/web/test_advisories.py",
+    "tests/web/test_edge.py",
+)
+
 _LEFT_OUT: Final = pytest.StashKey[list[str]]()
 
 
@@ -84,6 +95,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.nodeid.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+        if item.nodeid.startswith(SERIAL):
+            item.add_marker(pytest.mark.serial)
     for marker, (is_there, remedy) in NEEDS.items():
         needing = [item for item in items if item.get_closest_marker(marker)]
         if not needing or is_there():

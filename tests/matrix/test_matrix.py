@@ -17,6 +17,8 @@ from tests.matrix.table import PAGE, with_table
 
 TOP = Path(__file__).parent.parent.parent
 
+pytestmark = pytest.mark.xdist_group("matrix")  # in one process, which remembers how each cell went
+
 
 @pytest.mark.parametrize("cell", list(cells()), ids=str)
 def test_a_struck_call_ends_or_goes_on_as_the_table_says(cell: Cell) -> None:
