@@ -5,20 +5,16 @@ Knows nothing of streams, of the gate, or of what becomes of a call: who may be 
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 import trio
 from twilio.base.exceptions import TwilioException
-from twilio.http import AsyncHttpClient
-from twilio.http.response import Response
 from twilio.rest import Client
 
 from relay.carrier import (
@@ -42,12 +38,22 @@ from relay.carrier import (
 from relay.compliance import Permit
 from relay.outcomes import Refusal, WireError
 from relay.pace import Pace
+from relay.rest import (
+    LATE,
+    MAY_BE_SENT,
+    REQUEST_SECONDS,
+    HttpxOnTrio,
+    NoAnswer,
+    NotSent,
+    Rejected,
+    unreached,
+    whole_number,
+)
 from relay.wire.callbacks import AnsweredBy, CarrierStatus, read_sid
 from relay.wire.carrier_errors import explain
 
 TWILIO_API_URL = "https://api.twilio.com"
 
-REQUEST_SECONDS = 10.0  # one request, from waiting for a connection to the last byte of the answer
 PERMIT_TRIES = 3  # in a row, where the ledger takes longer to give a permit than the permit is good for
 RETRY_SECONDS = 60.0  # no pause that ends later than this after the first try of a dial is begun
 FIRST_PAUSE_SECONDS = 0.5  # doubled for each further try, up to
@@ -60,8 +66,6 @@ _MAX_CONNECTIONS = 32  # further requests wait for a free one, within their own 
 # Kept shorter than Twilio's own, so that a dial seldom meets a connection that is just closed.
 _IDLE_SECONDS = 15.0
 _MAX_LISTED = 50  # calls or notifications read in one question: a page, the newest first
-
-_LATE = f"Twilio's API did not answer within {REQUEST_SECONDS:.0f} s"
 
 _TOO_MANY_REQUESTS = 429
 _NOT_FOUND = 404
@@ -91,7 +95,7 @@ async def open_dialer(
         client = Client(
             account_sid,
             auth_token,
-            http_client=_HttpxOnTrio(http, api_url or TWILIO_API_URL),
+            http_client=HttpxOnTrio(http, api_url or TWILIO_API_URL),
             # An empty mapping would be replaced by os.environ, whose edge and region rewrite the host.
             environment={"TWILIO_EDGE": "", "TWILIO_REGION": ""},
         )
@@ -129,15 +133,15 @@ class Dialer:
             give_up_at = min(give_up_at, trio.current_time() + RETRY_SECONDS)
             on_dialing()
             try:
-                return await self._create(order)
-            except _NoAnswer as error:
+                return await self._create(order, permit)
+            except NoAnswer as error:
                 return Uncertain(str(error))
-            except _Rejected as error:
+            except Rejected as error:
                 refused = Refused(error.code, error.status, error.sentence)
                 if error.status != _TOO_MANY_REQUESTS:
                     return refused
                 least_seconds = error.retry_after_seconds
-            except _NotSent as error:
+            except NotSent as error:
                 refused = Refused(None, None, str(error))
                 least_seconds = 0.0
             pause_seconds = max(least_seconds, self._rng.uniform(0.5, 1.0) * longest_seconds)
@@ -158,13 +162,17 @@ class Dialer:
             spent_attempt = max(spent_attempt, permit.attempt)
         return Refusal("permit-void", f"{PERMIT_TRIES} permits came too late or were not for this call")
 
-    async def _create(self, order: DialOrder) -> Placed:
-        created = await self._client.calls.create_async(**_create_parameters(order, self._from_number))
+    async def _create(self, order: DialOrder, permit: Permit) -> Placed:
+        asked = MAY_BE_SENT.set(lambda: permit.covers(order.call_id, permit.attempt, order.to, self._clock()))
+        try:
+            created = await self._client.calls.create_async(**_create_parameters(order, self._from_number))
+        finally:
+            MAY_BE_SENT.reset(asked)
         try:
             sid = read_sid("CA", created.sid or "")
         except WireError as error:
-            raise _NoAnswer("Twilio's answer does not name the call") from error
-        return Placed(sid, queue_seconds=(_number(created.queue_time) or 0) / 1000)
+            raise NoAnswer("Twilio's answer does not name the call") from error
+        return Placed(sid, queue_seconds=(whole_number(created.queue_time) or 0) / 1000)
 
     async def hang_up(self, sid: str) -> HangUp:
         """End a call, whether queued, ringing or in progress; 404 or 21220: it is over."""
@@ -177,13 +185,13 @@ class Dialer:
                 try:
                     await self._client.calls(sid).update_async(status=CarrierStatus.COMPLETED.value)
                     return HungUp()
-                except _Rejected as error:
+                except Rejected as error:
                     if error.status == _NOT_FOUND or error.code in _CALL_IS_OVER:
                         return AlreadyEnded()
                     if error.status != _TOO_MANY_REQUESTS:
                         return NotHungUp(error.sentence)
                     detail = error.sentence
-                except (_NotSent, _NoAnswer) as error:
+                except (NotSent, NoAnswer) as error:
                     detail = str(error)
         return NotHungUp(detail)
 
@@ -222,98 +230,6 @@ class Dialer:
         return await _ask(self._client.outgoing_caller_ids.list_async(**mine), _read_verified)
 
 
-class _NotSent(Exception):
-    """Twilio has not seen the request: trying again is safe."""
-
-
-class _NoAnswer(Exception):
-    """The request went out, and what came back, if anything, does not say whether it was carried out."""
-
-
-class _Rejected(Exception):
-    """Twilio understood and said no: nothing was carried out."""
-
-    def __init__(self, status: int, code: int | None, sentence: str, retry_after_seconds: float) -> None:
-        super().__init__(sentence)
-        self.status = status
-        self.code = code
-        self.sentence = sentence
-        self.retry_after_seconds = retry_after_seconds
-
-
-class _HttpxOnTrio(AsyncHttpClient):  # type: ignore[misc]  # the package is untyped
-    """Twilio's transport over httpx, with our deadline; the one place where failures are translated.
-
-    Twilio's own exceptions know neither the headers nor whether a request was sent, so they are not used.
-    """
-
-    def __init__(self, http: httpx.AsyncClient, api_url: str) -> None:
-        super().__init__(logging.getLogger(__name__), is_async=True)
-        self._http = http
-        self._api_url = api_url.rstrip("/")
-
-    async def request(
-        self,
-        method: str,
-        uri: str,
-        params: dict[str, Any] | None = None,
-        data: dict[str, Any] | None = None,
-        headers: dict[str, str] | None = None,
-        auth: tuple[str, str] | None = None,
-        **_its_deadline_and_redirects: object,
-    ) -> Response:
-        """Send one request to the configured host, whatever host `uri` names."""
-        sent = False
-
-        async def watch(event: str, _details: object) -> None:
-            nonlocal sent
-            sent = sent or event == "http11.send_request_headers.started"
-
-        wanted = urlsplit(uri)
-        url = f"{self._api_url}{wanted.path}" + (f"?{wanted.query}" if wanted.query else "")
-        try:
-            with trio.fail_after(REQUEST_SECONDS):
-                answer = await self._http.request(
-                    method,
-                    url,
-                    params=params,
-                    data=data,
-                    headers=headers,
-                    auth=auth,
-                    extensions={"trace": watch},
-                )
-        except trio.TooSlowError as error:
-            raise (_NoAnswer if sent else _NotSent)(_unreached(_LATE)) from error
-        except httpx.HTTPError as error:
-            failure = f"the connection to Twilio's API failed ({type(error).__name__}: {error})"
-            raise (_NoAnswer if sent else _NotSent)(_unreached(failure)) from error
-        return _accept(answer)
-
-
-def _unreached(failure: str) -> str:
-    return f"{failure}; check the network of this machine and TWILIO_API_URL."
-
-
-def _accept(answer: httpx.Response) -> Response:
-    """A 2xx answer with a JSON object in it; everything else is raised."""
-    try:
-        content = answer.json()
-    except ValueError:
-        content = None
-    if answer.status_code >= 500:
-        raise _NoAnswer(f"Twilio answered with HTTP {answer.status_code}")
-    if answer.status_code >= 300:
-        body = content if isinstance(content, dict) else {}
-        code = body.get("code") if isinstance(body.get("code"), int) else None
-        silence = f"Twilio answered with HTTP {answer.status_code}; check TWILIO_API_URL."
-        said = str(body.get("message") or silence)
-        retry_after_seconds = float(_number(answer.headers.get("Retry-After")) or 0)
-        raise _Rejected(answer.status_code, code, explain(code, said), retry_after_seconds)
-    if not isinstance(content, dict):
-        raise _NoAnswer("Twilio's answer is not a JSON object")
-    return Response(answer.status_code, answer.text, answer.headers)
-
-
 _Answer = TypeVar("_Answer")
 
 
@@ -322,12 +238,12 @@ async def _ask(question: Awaitable[Any], read: Callable[[Any], _Answer]) -> _Ans
     try:
         with trio.fail_after(REQUEST_SECONDS):  # a list may take more than one request
             return read(await question)
-    except _Rejected as error:
+    except Rejected as error:
         return Unavailable(error.code, error.status, error.sentence)
-    except (_NotSent, _NoAnswer) as error:
+    except (NotSent, NoAnswer) as error:
         return Unavailable(None, None, str(error))
     except trio.TooSlowError:
-        return Unavailable(None, None, _unreached(_LATE))
+        return Unavailable(None, None, unreached(LATE))
     except (TwilioException, ValueError) as error:
         return Unavailable(None, None, f"Twilio's answer cannot be read ({error})")
 
@@ -358,12 +274,6 @@ def _create_parameters(order: DialOrder, from_number: str) -> dict[str, object]:
     return parameters
 
 
-def _number(text: object) -> int | None:
-    """Twilio's numbers come as strings; what is no whole number counts as absent."""
-    digits = str(text)
-    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else None
-
-
 def _read_call(found: Any) -> CarrierCall:
     return CarrierCall(
         sid=read_sid("CA", found.sid or ""),
@@ -372,7 +282,7 @@ def _read_call(found: Any) -> CarrierCall:
         created_at=found.date_created,
         started_at=found.start_time,
         ended_at=found.end_time,
-        duration_seconds=_number(found.duration),
+        duration_seconds=whole_number(found.duration),
         answered_by=None if found.answered_by is None else AnsweredBy(found.answered_by),
     )
 
@@ -380,7 +290,7 @@ def _read_call(found: Any) -> CarrierCall:
 def _read_notices(found: list[Any]) -> list[Notice]:
     notices = []
     for each in found:
-        code = _number(each.error_code)
+        code = whole_number(each.error_code)
         at = each.message_date or each.date_created
         notices.append(Notice(code, explain(code, each.message_text or ""), at))
     return sorted(notices, key=lambda notice: notice.at.timestamp() if notice.at else math.inf)

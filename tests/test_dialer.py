@@ -40,10 +40,11 @@ from relay.carrier import (
     Unavailable,
     Uncertain,
 )
-from relay.compliance import Permit, Verdict
+from relay.compliance import PERMIT_LIFETIME_SECONDS, Permit, Verdict
 from relay.compliance import Refused as Forbidden
-from relay.dialer import PERMIT_TRIES, REQUEST_SECONDS, RETRY_SECONDS, Dialer, open_dialer
+from relay.dialer import PERMIT_TRIES, RETRY_SECONDS, Dialer, open_dialer
 from relay.outcomes import Refusal
+from relay.rest import REQUEST_SECONDS
 from relay.wire.callbacks import CarrierStatus
 from relay.wire.carrier_errors import explain
 
@@ -74,6 +75,11 @@ ORDER = DialOrder(
 )
 
 Answer = Callable[[trio.SocketStream], Awaitable[None]]
+Clock = Callable[[], datetime]
+
+
+def real_now() -> datetime:
+    return datetime.now(UTC)
 
 
 @dataclass
@@ -167,18 +173,20 @@ def patient_clock() -> trio.testing.MockClock:
 
 @asynccontextmanager
 async def dialer_against(
-    *script: Answer, dials_per_second: float = 1000
+    *script: Answer, dials_per_second: float = 1000, clock: Clock = real_now
 ) -> AsyncIterator[tuple[Dialer, Api]]:
     api = Api(list(script))
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(partial(trio.serve_tcp, api.serve, 0, host="127.0.0.1"))
         api.url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
-        async with open_at(api.url, dials_per_second) as dialer:
+        async with open_at(api.url, dials_per_second, clock) as dialer:
             yield dialer, api
         nursery.cancel_scope.cancel()
 
 
-def open_at(api_url: str, dials_per_second: float = 1000) -> AbstractAsyncContextManager[Dialer]:
+def open_at(
+    api_url: str, dials_per_second: float = 1000, clock: Clock = real_now
+) -> AbstractAsyncContextManager[Dialer]:
     return open_dialer(
         account_sid=ACCOUNT_SID,
         auth_token="secret",
@@ -186,6 +194,7 @@ def open_at(api_url: str, dials_per_second: float = 1000) -> AbstractAsyncContex
         api_url=api_url,
         dials_per_second=dials_per_second,
         rng=random.Random(7),
+        clock=clock,
     )
 
 
@@ -596,6 +605,39 @@ async def test_a_permit_that_came_too_late_is_replaced_by_one_of_the_next_attemp
         assert isinstance(await dialer.dial(ORDER, slow_at_first), Placed)
     assert given == [1, 2, 3]
     assert len(api.requests) == 1
+
+
+async def test_a_permit_that_grew_old_while_a_connection_was_waited_for_sends_nothing(
+    patient_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, given = datetime.now(UTC), list[float]()
+    fresh = permission_for(ORDER)
+
+    def clock() -> datetime:
+        return began + timedelta(seconds=trio.current_time())
+
+    async def permission() -> Permit:
+        permit = await fresh()
+        assert isinstance(permit, Permit)
+        given.append(trio.current_time())
+        return replace(permit, issued_at=clock())
+
+    async def slow(stream: trio.SocketStream) -> None:
+        await trio.sleep(PERMIT_LIFETIME_SECONDS + 0.5)
+        await says(200, {"type": "Full"})(stream)
+
+    monkeypatch.setattr("relay.dialer._MAX_CONNECTIONS", 1)  # which a slow question is using
+    async with (
+        dialer_against(slow, says(201, resource()), clock=clock) as (dialer, api),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(dialer.account)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        answer = await dialer.dial(ORDER, permission)
+    assert isinstance(answer, Placed)
+    assert len(given) == 2
+    (dial,) = [request for request in api.requests if request.method == "POST"]
+    assert dial.at - given[1] <= PERMIT_LIFETIME_SECONDS
 
 
 async def test_each_try_spends_a_permit_of_its_own() -> None:

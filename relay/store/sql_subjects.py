@@ -110,8 +110,7 @@ def permit(
     connection: sa.Connection, request: DialRequest, subject: str, judge: Judge, now: datetime
 ) -> Permit | Refused:
     """Judge and store in one step, one permit at a time: some caps are of a number, one is of all."""
-    if connection.dialect.name == "postgresql":  # SQLite has one writer anyway
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_PERMITS)))
+    _take_turn(connection)
     answer = judge(facts(connection, request.to, subject, now, besides=request.call_id))
     values = {
         "subject": subject,
@@ -127,6 +126,15 @@ def permit(
     return answer
 
 
+def _take_turn(connection: sa.Connection) -> None:
+    """One at a time of what gives permits and what takes the ground from under them.
+
+    Without it a number could be listed while a call to it is being permitted: neither would see the other.
+    """
+    if connection.dialect.name == "postgresql":  # SQLite has one writer anyway
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_PERMITS)))
+
+
 def verdicts(connection: sa.Connection, call_id: str) -> list[dict[str, Any]]:
     """The newest verdict of each attempt."""
     judged = sa.select(attempts.c.verdict).where(attempts.c.call_id == call_id).order_by(attempts.c.attempt)
@@ -138,6 +146,7 @@ def verdicts(connection: sa.Connection, call_id: str) -> list[dict[str, Any]]:
 
 def suppress(connection: sa.Connection, listed: Sequence[ListEntry]) -> None:
     """Add entries, whose subjects are set, and stop the live calls to what was added."""
+    _take_turn(connection)
     columns = ("subject", "number", "list", "listing", "source", "who", "at")
     rows = [{name: getattr(entry, name) for name in columns} for entry in listed]
     if rows:
@@ -169,6 +178,7 @@ def consent(connection: sa.Connection, subject: str, given: Consent) -> None:
 
 def revoke(connection: sa.Connection, subject: str, taken: Revocation) -> None:
     """Insert a revocation; one of everything stops live calls."""
+    _take_turn(connection)
     fields = {name: getattr(taken, name) for name in Revocation.__dataclass_fields__}
     connection.execute(revocations.insert().values(subject=subject, **fields))
     if taken.purpose is None and taken.seller is None:

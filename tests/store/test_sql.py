@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,15 @@ import trio
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from relay.outcomes import Blame, Ending, Reason
-from relay.store import CallRecord, StoreError, sql_calls
+from relay.compliance.case import DialRequest, Facts, Purpose, Revocation
+from relay.compliance.gate import Permit, Refused
+from relay.compliance.verdict import Verdict, passed
+from relay.outcomes import Blame, Ending, Reason, Refusal
+from relay.store import CallRecord, StoreError, sql_calls, sql_holds
 from relay.store import sql as sql_store
 from relay.store.chain import Integrity
-from relay.store.ledger import ListEntry, Listing
-from relay.store.sql import open_store
+from relay.store.ledger import ListEntry, Listing, WishKind
+from relay.store.sql import SqlStore, open_store
 from relay.store.tables import metadata
 from tests.postgres import fresh_database
 from tests.store.conftest import KEY, NUMBER, a_call
@@ -214,6 +218,49 @@ async def test_an_operation_that_takes_too_long_fails_and_is_not_done_later(
         monkeypatch.setattr(sql_store, "OPERATION_SECONDS", 5.0)
         released.set()
         assert await store.get(record.id) is None
+
+
+@pytest.mark.parametrize("how", ["listed", "revoked"])
+async def test_who_is_listed_while_being_permitted_is_not_dialled_or_the_call_is_told_to_stop(
+    url: str, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    has_looked, may_commit = threading.Event(), threading.Event()
+    stop_subjects = sql_holds.stop_subjects
+
+    def slow_stop(*words: Any) -> None:  # it has looked for live calls, and its own word is not committed
+        stop_subjects(*words)
+        has_looked.set()
+        may_commit.wait(3)
+
+    monkeypatch.setattr(sql_holds, "stop_subjects", slow_stop)
+    answers: list[Permit | Refused] = []
+
+    def judge(facts: Facts) -> Permit | Refused:
+        now = datetime.now(UTC)
+        verdict = Verdict("call", 1, "informational", now, now, "", (passed("all", "All is well."),))
+        if facts.suppressions or facts.revocations:
+            return Refused(Refusal("dnc-listed", "listed"), verdict)
+        return Permit("call", 1, NUMBER, now, verdict)
+
+    async def dial(store: SqlStore) -> None:
+        record = await store.add(a_call(owner="node"))
+        asked = DialRequest(record.id, 1, NUMBER, "+12025550100", Purpose.INFORMATIONAL, "Acme")
+        answers.append(await store.permit(asked, judge))
+
+    async with open_store(url, KEY) as store:
+        async with trio.open_nursery() as nursery:
+            if how == "listed":
+                entry = ListEntry(NUMBER, Listing.ADDED, "operator", "ada", datetime.now(UTC))
+                nursery.start_soon(store.suppress, [entry])
+            else:
+                nursery.start_soon(store.revoke, NUMBER, Revocation(datetime.now(UTC)))
+            await trio.to_thread.run_sync(has_looked.wait)
+            nursery.start_soon(dial, store)
+            await trio.sleep(0.3)  # time enough to permit it, where nothing holds that back
+            may_commit.set()
+        [answer] = answers
+        told = [wish.kind for wish in await store.wishes("node")]
+        assert isinstance(answer, Refused) or told == [WishKind.STOP]
 
 
 @pytest.mark.needs_postgres
