@@ -50,6 +50,8 @@ class AgentHalf:
     ) -> None:
         self.leg: Leg | None = None  # none while there is none to send to
         self.unclosed: list[Leg] = []  # the newest, and one that is being closed
+        self._opened: dict[Leg, float] = {}  # those that are billed
+        self._billed_seconds = 0.0  # of those that are closed
         self.received_at = trio.current_time()  # the message that is being answered
         self._open_agent = open_agent
         self._session = dict(terms.session)
@@ -70,6 +72,12 @@ class AgentHalf:
     def had_session(self) -> bool:
         """Whether a session was ever ready."""
         return bool(self._name[0])
+
+    @property
+    def billed_seconds(self) -> float:
+        """How long sockets to the agent were open: that is what AssemblyAI charges for."""
+        now = trio.current_time()
+        return self._billed_seconds + sum(now - opened_at for opened_at in self._opened.values())
 
     # ---- what the call asks for --------------------------------------------------------------------
 
@@ -149,6 +157,7 @@ class AgentHalf:
             return
         self.leg = leg
         self.unclosed.append(leg)
+        self._opened[leg] = trio.current_time()
         self.send(
             agent_wire.session_resume(session_id)
             if opens.resume
@@ -216,6 +225,10 @@ class AgentHalf:
             else:
                 await self._close(leg, ended_seconds=0.0)
             self.unclosed.remove(leg)
+            self._close_account(leg)
+
+    def _close_account(self, leg: Leg) -> None:
+        self._billed_seconds += trio.current_time() - self._opened.pop(leg)
 
     async def _close(self, leg: Leg, *, ended_seconds: float) -> None:
         try:

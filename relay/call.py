@@ -105,6 +105,11 @@ class Call:
         return self._agent.had_session
 
     @property
+    def agent_seconds(self) -> float:
+        """How long sockets to the agent were open."""
+        return self._agent.billed_seconds
+
+    @property
     def counts(self) -> dict[str, int]:
         """What was counted, for the record."""
         return {

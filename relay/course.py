@@ -6,6 +6,7 @@ Knows no other call and no HTTP; the carrier, the agent and the ledger are what 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 
@@ -26,6 +27,7 @@ from relay.carrier import (
     Unavailable,
     Uncertain,
 )
+from relay.costs import Prices, charges
 from relay.custody import LEAVING, Custody
 from relay.gatekeeper import Gatekeeper
 from relay.legs import Leg
@@ -59,6 +61,7 @@ class Course:
         custody: Custody,
         captures: Captures,
         traces: Traces,
+        prices: Prices,
         clock: Callable[[], datetime],
     ) -> None:
         self.agent_key = AgentKey(open_agent)
@@ -70,6 +73,7 @@ class Course:
         self._custody = custody
         self._captures = captures
         self._traces = traces
+        self._prices = prices
         self._clock = clock
 
     async def run(self, line: Line) -> None:
@@ -258,6 +262,8 @@ class Course:
         record.ending = ending
         record.ended_at = self._clock()
         record.counts = line.call.counts if line.call else {}
+        for charge in charges(line.usage, self._prices):
+            record.charge(record.ended_at, **asdict(charge))
         known = len(record.entries)
         line.noted("ended", ending.as_json())
         line.decided.set()

@@ -17,6 +17,7 @@ from relay.actions import Role, TurnAnswered
 from relay.call import Call
 from relay.carrier import DialOrder
 from relay.compliance import OPT_OUT_KEY, DialRequest
+from relay.costs import Usage
 from relay.hearing import ReplyHeard
 from relay.leaving import LEAVING_SECONDS
 from relay.legs import Leg
@@ -185,6 +186,20 @@ class Line:
         if self.record.status is Status.RINGING:
             return Ending(Blame.CALLEE, Reason.NO_ANSWER, "it rang, and the carrier never said more")
         return Ending(Blame.CARRIER, Reason.FAILED, "the carrier never said what became of the call")
+
+    @property
+    def usage(self) -> Usage:
+        """What the call has used by now of all that is charged for."""
+        record, call = self.record, self.call
+        answered_seconds = record.duration_seconds
+        return Usage(
+            to=record.to,
+            answered_seconds=answered_seconds,
+            streamed_seconds=answered_seconds if self.stream is not None else 0.0,
+            recorded_seconds=answered_seconds if record.record else 0.0,
+            agent_seconds=0.0 if call is None else call.agent_seconds,
+            is_machine_detected=record.machine_detection != "off",
+        )
 
     # ---- what the carrier says -------------------------------------------------------------------
 

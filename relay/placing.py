@@ -16,6 +16,7 @@ import orjson
 
 from relay.carrier import DialOrder, MachineDetection
 from relay.compliance import DialRequest, Purpose
+from relay.costs import Prices, shipped_prices
 from relay.dialogue import OPENING_HEARD
 from relay.line import Line
 from relay.outcomes import Refusal
@@ -57,6 +58,7 @@ class House:
     barge_in: BargeIn
     lead_silence_seconds: float
     overrides: Overrides
+    prices: Prices = field(default_factory=shipped_prices)
 
 
 class Office:

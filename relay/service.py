@@ -29,6 +29,7 @@ import trio
 from relay import __version__, commit
 from relay.agent_half import OpenAgent
 from relay.compliance import Rulebook, RulebookError, load_rulebook
+from relay.costs import Prices, PricesError, load_prices
 from relay.dialer import Dialer, open_dialer
 from relay.gatekeeper import Gatekeeper, rule_time_from
 from relay.legs import Leg, open_agent_leg
@@ -327,7 +328,16 @@ def _house(settings: Settings) -> House:
         barge_in=BargeIn(settings.barge_in),
         lead_silence_seconds=settings.lead_silence_ms / 1000,
         overrides=overrides(settings),
+        prices=_prices(settings),
     )
+
+
+def _prices(settings: Settings) -> Prices:
+    try:
+        return load_prices(settings.prices_file)
+    except PricesError as problem:
+        lines = str(problem).splitlines()
+        raise ConfigurationError([f"RELAY_PRICES_FILE: {line}" for line in lines]) from None
 
 
 def _trust(settings: Settings) -> Trust:

@@ -184,6 +184,11 @@ class Settings(BaseModel):
         "Folder of rules of calling, added to those in the package; unset: none.",
         example="rules",
     )
+    prices_file: Path | None = _setting(
+        "RELAY_PRICES_FILE",
+        "Your own prices, item by item in place of those in the package; unset: none.",
+        example="prices.toml",
+    )
     data_dir: Path = _setting("RELAY_DATA_DIR", "Everything written that is not the database.", "relay-data")
     capture_dir: Path | None = _setting(
         "RELAY_CAPTURE_DIR", "Redacted capture of both wires; unset: none.", example="captures"

@@ -91,6 +91,7 @@ class Switchboard:
             custody=self._custody,
             captures=captures,
             traces=traces,
+            prices=house.prices,
             clock=clock,
         )
         self.agent_key = self._course.agent_key

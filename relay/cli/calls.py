@@ -105,6 +105,11 @@ def show_call(call_id: str, *, json: JSON = False) -> int:
         print(
             f"  first sound {found['first_audio_seconds']:.2f} s after the answer{_waits(found['latency'])}"
         )
+    if found["cost"]:
+        unpriced = [cost["item"] for cost in found["costs"] if cost["amount"] is None]
+        amounts = " + ".join(f"{amount} {currency}" for currency, amount in found["cost"].items())
+        without = f", without {', '.join(unpriced)}" if unpriced else ""
+        print(f"  estimated cost {amounts}{without}")
     for notice in found["notices"]:
         print(f"  carrier {notice['code']}: {notice['message']}")
     return DONE

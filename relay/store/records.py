@@ -14,6 +14,7 @@ from typing import Any
 
 from relay.actions import Role
 from relay.carrier import MachineDetection
+from relay.costs import totals
 from relay.outcomes import Ending
 
 
@@ -198,9 +199,11 @@ class CallRecord:
         """Add a tool run; arguments and results may be as private as speech."""
         self._add(Kind.TOOL, at, {"tool": tool, **fields})
 
-    def charge(self, at: datetime, item: str, amount: str, currency: str) -> None:
-        """Add a cost, as its vendor states it: a decimal number in words, never a float."""
-        self._add(Kind.COST, at, {"item": item, "amount": amount, "currency": currency})
+    def charge(
+        self, at: datetime, item: str, amount: str | None, currency: str | None, **of_what: Any
+    ) -> None:
+        """Add a cost: a decimal number in words, never a float; None where nobody knows the price."""
+        self._add(Kind.COST, at, {"item": item, "amount": amount, "currency": currency, **of_what})
 
     def judged(self, at: datetime, attempt: int, digest: str, code: str | None, **whole: Any) -> None:
         """Add the gate's word on one attempt: the digest of its verdict, and the refusal if it was one.
@@ -343,6 +346,7 @@ class CallRecord:
             "first_audio_seconds": self.first_audio_seconds,
             "latency": [dict(body) for _, body in self._bodies(Kind.TURN)],
             "tools": [{"at": stamp(at), **body} for at, body in self._bodies(Kind.TOOL)],
+            "cost": totals([body for _, body in self._bodies(Kind.COST)]),
             "costs": [{"at": stamp(at), **body} for at, body in self._bodies(Kind.COST)],
             "counts": self.counts,
             "notices": self.notices,
