@@ -21,6 +21,8 @@ class Watch(Enum):
     FILLER = auto()  # the agent owes an answer: the callee is told that they were heard,
     NUDGE = auto()  # the agent that it is its turn,
     DEAD_AIR = auto()  # and the call is given up
+    LULL = auto()  # nobody speaks
+    MONOLOGUE = auto()  # the agent speaks, and nobody answers
 
 
 class Alarms(Generic[Name]):

@@ -13,26 +13,29 @@ from relay.actions import Action, CancelReply, CreateReply, Note
 from relay.alarms import Alarms, Watch
 from relay.announcer import announce
 from relay.goodbye import Goodbye
+from relay.limits import Limits
 from relay.outcomes import Blame, Ending, Reason
 from relay.playout import Playout, Purpose
 from relay.replies import Replies
 
-FILLER_SECONDS = 5.0  # the slowest mode answers in 4.5 s, and a person takes more silence for a fault
-NUDGE_SECONDS = 10.0  # twice as long as any answer that was measured: nothing comes by itself any more
-DEAD_AIR_SECONDS = 20.0  # nobody waits longer on the telephone
 HUSH_SECONDS = 1.0  # for a silent reply to be over once it was cancelled
 
 NUDGE = "Answer what the person said last, in one short sentence."
-_WATCHES = ((Watch.FILLER, FILLER_SECONDS), (Watch.NUDGE, NUDGE_SECONDS), (Watch.DEAD_AIR, DEAD_AIR_SECONDS))
 
 
 class DeadAir:
     """Counts from what the callee said, or from a tool's result, to the first sound of a reply."""
 
-    __slots__ = ("_alarms", "_filler", "_goodbye", "_is_paused", "_playout", "_replies")
+    __slots__ = ("_alarms", "_filler", "_goodbye", "_is_paused", "_playout", "_replies", "_watches")
 
     def __init__(
-        self, alarms: Alarms[Watch], playout: Playout, replies: Replies, goodbye: Goodbye, filler: bytes
+        self,
+        alarms: Alarms[Watch],
+        playout: Playout,
+        replies: Replies,
+        goodbye: Goodbye,
+        filler: bytes,
+        limits: Limits,
     ) -> None:
         self._alarms = alarms
         self._playout = playout
@@ -40,6 +43,11 @@ class DeadAir:
         self._goodbye = goodbye
         self._filler = filler
         self._is_paused = False
+        self._watches = {
+            Watch.FILLER: limits.filler_seconds,
+            Watch.NUDGE: limits.nudge_seconds,
+            Watch.DEAD_AIR: limits.dead_air_seconds,
+        }
 
     @property
     def is_counted(self) -> bool:
@@ -49,13 +57,13 @@ class DeadAir:
     def owe(self, now: float) -> None:
         """The agent is to speak now."""
         self._is_paused = False
-        for watch, seconds in _WATCHES:
+        for watch, seconds in self._watches.items():
             self._alarms.set(watch, now + seconds)
 
     def stop(self) -> None:
         """It is heard, or somebody else's turn."""
         self._is_paused = False
-        for watch, _ in _WATCHES:
+        for watch in self._watches:
             self._alarms.drop(watch)
 
     def tool_called(self, now: float, *, is_running: bool) -> None:
@@ -85,7 +93,8 @@ class DeadAir:
             return [Note("filler"), *announce(self._playout, self._filler, Purpose.CLIP, now)]
         if watch is Watch.NUDGE:
             return self._nudge(now)
-        return Ending(Blame.AGENT, Reason.SILENT, f"no answer was heard for {DEAD_AIR_SECONDS:g} s")
+        seconds = self._watches[Watch.DEAD_AIR]
+        return Ending(Blame.AGENT, Reason.SILENT, f"no answer was heard for {seconds:g} s")
 
     def _nudge(self, now: float) -> Sequence[Action]:
         """Have the agent speak; one that is silently at it is stopped first, since two replies collide."""

@@ -28,7 +28,6 @@ from relay.actions import (
 )
 from relay.alarms import Alarms, Watch
 from relay.compliance import asks_to_stop
-from relay.dead_air import DeadAir
 from relay.goodbye import Goodbye
 from relay.hearing import Hearing
 from relay.interruption import Interruption
@@ -41,14 +40,16 @@ from relay.replies import Replies
 from relay.session_faults import Fault, session_failed
 from relay.sessions import Sessions
 from relay.tally import Tally
-from relay.terms import BargeIn, Terms
+from relay.terms import Terms
 from relay.tool_runs import ToolRuns
 from relay.turns import Turns
+from relay.watchdogs import Watchdogs
 from relay.wire import agent, phone
-from relay.wire.audio import is_digital_silence, payload_seconds
+from relay.wire.audio import is_audible, payload_seconds
 
 OPENING_HEARD = "opening heard"  # the note that proves it, also for whoever takes the call over
 _WORD_CHARACTERS = 64  # of a far end's word in our timeline
+_FLOOD = Ending(Blame.AGENT, Reason.FLOOD, "the phone holds more than a person can listen to")
 
 
 class _Stage(Enum):
@@ -73,11 +74,12 @@ class Dialogue:
         self._opening = Opening(playout, alarms, terms.lead_silence_seconds)
         self.turns = Turns(playout)
         self.hearing = Hearing(playout, replies)
-        self._interruption = Interruption(playout, replies, self.hearing, self.tally, now)
+        self._interruption = Interruption(playout, replies, self.hearing, self.tally, terms, now)
         runs = self._tool_runs = ToolRuns(are_ours=terms.tools_are_ours)
         goodbye = self._goodbye = Goodbye(playout, replies)
         self._sessions = Sessions(alarms, playout, replies, runs, goodbye, terms, now)
-        self._dead_air = DeadAir(alarms, playout, replies, goodbye, terms.clips.filler)
+        self._watchdogs = Watchdogs(alarms, playout, replies, goodbye, runs, terms)
+        self._ahead_seconds = terms.limits.ahead_seconds
         self._leaving = Leaving(playout, terms.clips, alarms)
 
     @property
@@ -122,13 +124,13 @@ class Dialogue:
             case _ if self._stream.is_foreign(message):
                 return self._stream.foreign()
             case phone.MarkReached():
-                return self._mark_reached(message.mark.name)
+                return self._mark_reached(message.mark.name, now)
             case phone.KeyPressed(phone.DtmfBody(digit)) if digit == self._terms.opt_out_key:
                 return self.opt_out("key", now)
-            case phone.KeyPressed():
-                return (Note("key pressed"),)  # not which: it may be a card's number
+            case phone.KeyPressed():  # not which: it may be a card's number
+                return (Note("key pressed"), *self._watchdogs.callee_said(now))
             case phone.StreamStopped():
-                return (_end(Blame.CALLEE, Reason.HUNG_UP, "stop"),)
+                return (EndCall(Ending(Blame.CALLEE, Reason.HUNG_UP, "stop")),)
             case _:
                 assert_never(message)
 
@@ -136,7 +138,7 @@ class Dialogue:
         """Whether a frame goes to the agent; nothing else follows from it then."""
         return self._stage is _Stage.OPEN and self._stream.brings(frame)
 
-    def _mark_reached(self, name: str) -> Sequence[Action]:
+    def _mark_reached(self, name: str, now: float) -> Sequence[Action]:
         purpose = self._playout.reached(name)
         self.hearing.proven()
         match purpose:
@@ -145,6 +147,7 @@ class Dialogue:
                 if self._stage is _Stage.OPENING:  # else its session was lost meanwhile
                     self._stage = _Stage.OPEN
                     self._alarms.drop(Watch.STAGE)
+                    self._watchdogs.opened(now)
                 return (Note(OPENING_HEARD, {"mark": name}),)
             case Purpose.GOODBYE:
                 return self._goodbye.heard()
@@ -171,12 +174,8 @@ class Dialogue:
             case agent.SessionError() | agent.SessionEnded():
                 fault = session_failed(message, was_ready=self.is_ready)
                 return self.on_agent_lost(fault, now) if isinstance(fault, Fault) else (fault,)
-            case agent.SpeechStarted():
-                return self._speech_started(now)
-            case agent.SpeechStopped():
-                self.turns.commit(now)
-                self._dead_air.go_on(now)
-                return ()
+            case agent.SpeechStarted() | agent.SpeechStopped() | agent.CalleePartial():
+                return self._callee_sounds(message, now)
             case agent.CalleeSaid() | agent.AgentSaid():
                 return self._said(message, now)
             case agent.ReplyStarted(reply_id):
@@ -185,12 +184,12 @@ class Dialogue:
                 return self._reply_done(message, now)
             case agent.ToolCall():
                 actions = self._tool_runs.called(message)
-                self._dead_air.tool_called(now, is_running=self._tool_runs.are_awaited)
+                self._watchdogs.tool_called(now)
                 return actions
             case agent.AgentPartial():
                 self.hearing.word(message)
                 return ()
-            case agent.SessionUpdated() | agent.CalleePartial():
+            case agent.SessionUpdated():
                 return ()
             case _:
                 assert_never(message)
@@ -205,7 +204,8 @@ class Dialogue:
             self._opening.begin(now)
         else:
             self._stage = _Stage.OPEN
-            self._dead_air.owe(now)
+            self._watchdogs.opened(now)
+            self._watchdogs.owe(now)
         return (Note("session ready"), *self._sessions.ready(message, now))
 
     def on_agent_lost(self, fault: Fault, now: float) -> Sequence[Action]:
@@ -215,7 +215,7 @@ class Dialogue:
         self._stage = _Stage.CONNECTING
         self.turns.drop()
         self.hearing.broken_off()
-        self._dead_air.stop()
+        self._watchdogs.stop()
         return self._unless_in_vain(self._sessions.lost(fault, now, heard=self._heard), now)
 
     def _unless_in_vain(self, verdict: Sequence[Action] | Ending, now: float) -> Sequence[Action]:
@@ -231,7 +231,7 @@ class Dialogue:
         self.hearing.broken_off()
         self._goodbye.drop()
         self._tool_runs.forget()
-        self._dead_air.stop()
+        self._watchdogs.stop()
         self._alarms.drop(Watch.RESUME)
 
     def _said(self, message: agent.CalleeSaid | agent.AgentSaid, now: float) -> Sequence[Action]:
@@ -240,10 +240,11 @@ class Dialogue:
         if isinstance(message, agent.AgentSaid):
             return (Transcribe("agent", message.text, message.interrupted, self.hearing.said(message)),)
         self.turns.said(now)
+        undone = self._watchdogs.callee_said(now)
         if self._stage is _Stage.OPEN:
-            self._dead_air.owe(now)
+            self._watchdogs.owe(now)
         leaving = self.opt_out("words", now) if asks_to_stop(message.text, self._terms.language) else ()
-        return (Transcribe("callee", message.text, False), *leaving)
+        return (Transcribe("callee", message.text, False), *undone, *leaving)
 
     # ---- replies -------------------------------------------------------------------------------------------
 
@@ -254,10 +255,13 @@ class Dialogue:
 
     def plays(self, chunk: agent.ReplyAudio, now: float) -> bool:
         """Whether a chunk goes on with what is being heard; it counts as sent then, and that is all."""
-        goes_on = self._stage is _Stage.OPEN and self._replies.is_heard(chunk.reply_id)
-        if goes_on:
-            self._playout.sent(payload_seconds(chunk.data), now)
-        return goes_on
+        if self._stage is not _Stage.OPEN or not self._replies.is_heard(chunk.reply_id):
+            return False
+        seconds = payload_seconds(chunk.data)
+        if self._playout.playing_until + seconds > now + self._ahead_seconds:
+            return False
+        self._playout.sent(seconds, now)
+        return True
 
     def _reply_audio(self, message: agent.ReplyAudio, now: float) -> Sequence[Action]:
         if self.plays(message, now):
@@ -269,13 +273,16 @@ class Dialogue:
                 self.tally.late_frames += 1
                 return ()
         seconds = payload_seconds(message.data)
+        if self._playout.playing_until + seconds > now + self._ahead_seconds:
+            return [*self._interruption.silence(now), *self._apologise(_FLOOD, now)]
         actions = self._opening.lead(now)
-        self._playout.sent(seconds, now)
         reply.was_sent = True
         actions.append(PlayOnPhone(message.data))
-        if not reply.is_audible and not is_digital_silence(message.data):
-            reply.is_audible = True
-            self._dead_air.stop()
+        is_first = not reply.is_audible and is_audible(message.data)
+        reply.is_audible |= is_first
+        (self._playout.sent if reply.is_audible else self._playout.sent_silence)(seconds, now)
+        if is_first:
+            self._watchdogs.agent_sounds(now)
             actions += self.turns.answered(seconds, now)
         self.hearing.sent(reply, seconds)
         if self._stage is _Stage.OPENING and reply.is_audible:
@@ -293,6 +300,8 @@ class Dialogue:
             return ()
         self.hearing.ended(reply)
         is_spoken = reply.is_audible and message.was_completed
+        if reply.is_audible:
+            self._watchdogs.agent_spoke(now)
         if self._stage is _Stage.OPENING and not self._opening.is_marked:
             return self._opening.mark(now) if is_spoken else self._apologise(self._opening.failure, now)
         if is_spoken and self._goodbye.is_answered:
@@ -302,20 +311,22 @@ class Dialogue:
 
     # ---- interruption --------------------------------------------------------------------------------------
 
-    def _speech_started(self, now: float) -> Sequence[Action]:
-        self._dead_air.pause()
-        self._interruption.noticed_at = now
-        if self._stage is not _Stage.OPEN or not self._terms.interruptible:
+    def _callee_sounds(self, message: agent.AgentMessage, now: float) -> Sequence[Action]:
+        if isinstance(message, agent.CalleePartial):
+            self._watchdogs.callee_speaks(now)
             return ()
+        if isinstance(message, agent.SpeechStopped):
+            self.turns.commit(now)
+            self._watchdogs.callee_is_quiet(now)
+            return ()
+        self._watchdogs.callee_sounds(now)
         tail = self._replies.active is None and self._playout.holds_audio(now)
-        if not tail and self._terms.barge_in is BargeIn.INTERRUPTED:
-            return ()
-        cleared = self._interruption.clear(now, "speech started")
+        cleared = self._interruption.noticed(now, tail=tail, may_clear=self._stage is _Stage.OPEN)
         return [*cleared, *self._goodbye.interrupted(now)] if cleared and tail else cleared
 
     def _interrupted(self, now: float) -> Sequence[Action]:
         self._tool_runs.forget()  # what this turn asked for must not leak into the next
-        self._dead_air.stop()
+        self._watchdogs.interrupted()
         cleared = self._interruption.clear(now, "interrupted")
         if self._stage is _Stage.OPENING:
             interrupted = Ending(Blame.AGENT, Reason.ERROR, "the opening was interrupted")
@@ -333,8 +344,7 @@ class Dialogue:
         answer = SendToolResult(call_id, result, is_error)
         leave = self._goodbye.begin(now) if ends_call and not is_error else ()
         if self.is_ready:
-            if not self._tool_runs.are_awaited:
-                self._dead_air.owe(now)
+            self._watchdogs.tool_answered(now)
             return (answer, *leave)
         self._tool_runs.hold(answer)
         self._goodbye.bereft()
@@ -373,7 +383,7 @@ class Dialogue:
                 case Watch.RESUME:
                     actions += self._unless_in_vain(self._sessions.not_resumed(heard=self._heard), now)
                 case _:
-                    actions += self._unless_in_vain(self._dead_air.ring(watch, now), now)
+                    actions += self._unless_in_vain(self._watchdogs.ring(watch, now), now)
         return actions
 
     def _overdue(self, now: float) -> Sequence[Action]:
@@ -382,9 +392,5 @@ class Dialogue:
         if self._stage is _Stage.CONNECTING:
             return self._apologise(self._sessions.not_ready(), now)
         if self._opening.is_marked:
-            return (_end(Blame.CARRIER, Reason.SILENT, "the opening's mark was never echoed"),)
+            return (EndCall(Ending(Blame.CARRIER, Reason.SILENT, "the opening's mark was never echoed")),)
         return self._apologise(Ending(Blame.AGENT, Reason.SILENT, "the opening was not spoken"), now)
-
-
-def _end(blame: Blame, reason: Reason, detail: str = "") -> EndCall:
-    return EndCall(Ending(blame, reason, detail))

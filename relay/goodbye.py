@@ -43,6 +43,7 @@ class _Wish:
     ending: Ending
     ours: bool  # a wind-up by us, which no interruption undoes
     asked_after: int | None  # replies begun before the agent was to say goodbye; None: it was not asked yet
+    until_words: bool = False  # because the person says nothing: a word undoes it
 
 
 class Goodbye:
@@ -91,14 +92,19 @@ class Goodbye:
         self._await_reply(now)
         return (Note("goodbye begun"),)
 
-    def wind_up(self, ending: Ending, now: float, *, within_seconds: float) -> Sequence[Action]:
-        """We end the call: let the agent finish its sentence, then have it say goodbye."""
+    def wind_up(
+        self, ending: Ending, now: float, *, within_seconds: float, until_words: bool = False
+    ) -> Sequence[Action]:
+        """We end the call: let the agent finish its sentence, then have it say goodbye.
+
+        `until_words`: unless the person, who has fallen silent, says something after all.
+        """
         limit = now + within_seconds
         if self._wish:
-            self._wish.ours = True
+            self._wish.ours, self._wish.until_words = True, False
             self._alarms.set(_Alarm.LIMIT, min(limit, self._alarms.at(_Alarm.LIMIT)))
             return ()
-        self._wish = _Wish(ending, ours=True, asked_after=None)
+        self._wish = _Wish(ending, ours=not until_words, asked_after=None, until_words=until_words)
         self._alarms.set(_Alarm.LIMIT, limit)
         if self._replies.active is None:
             return (Note("winding up"), *self.reply_ended(now))
@@ -133,6 +139,13 @@ class Goodbye:
         self._undone += 1
         self.drop()
         return (Note("goodbye undone"),)
+
+    def answered(self) -> Sequence[Action]:
+        """The person has said something: there is no goodbye to somebody who is there."""
+        if self._wish is None or not self._wish.until_words:
+            return ()
+        self.drop()
+        return (Note("goodbye withdrawn"),)
 
     def drop(self) -> None:
         """No goodbye any more: the person is not done, or an opt-out leaves no time for it."""

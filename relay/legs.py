@@ -32,7 +32,9 @@ SEND_SECONDS = 2.0  # for one frame to leave; a telephone that takes longer hear
 CLOSE_SECONDS = 1.0  # for the whole close handshake
 PING_SECONDS = 5.0
 PONG_SECONDS = 3.0  # with PING_SECONDS: a half-open peer is noticed within 8 s
-OUTBOX_BYTES = 256 * 1024  # 20 s of audio: full only when the far end has stopped reading; the leg ends then
+# More than 30 s of audio, from which on the agent floods (relay/limits.py): full only when the far end has
+# stopped reading; the leg ends then.
+OUTBOX_BYTES = 512 * 1024
 _READ_BYTES = 64 * 1024
 _PING = b"relay"  # what a pong must bring back: an unsolicited one proves nothing about our pings
 

@@ -46,7 +46,7 @@ class Opening:
         seconds, self._lead_seconds = self._lead_seconds, 0.0
         if not seconds:
             return []
-        self._playout.sent(seconds, now)
+        self._playout.sent_silence(seconds, now)
         return [PlayOnPhone(silence(seconds))]
 
     def sounds(self, seconds: float, now: float) -> list[Action]:

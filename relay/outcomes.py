@@ -24,6 +24,7 @@ class Reason(StrEnum):
 
     # nobody
     GOODBYE = "goodbye"  # the agent said goodbye and it was heard to its end
+    MONOLOGUE = "monologue"  # the agent spoke on and on, and nobody said a word
     # callee
     HUNG_UP = "hung-up"
     BUSY = "busy"
@@ -39,7 +40,7 @@ class Reason(StrEnum):
     CANCELED = "canceled"
     NO_STREAM = "no-stream"  # answered, but the media stream never came
     LOST = "lost"  # also agent: the socket went away without a goodbye
-    SILENT = "silent"  # also agent: the socket is open and nothing comes out of it
+    SILENT = "silent"  # also agent: the socket is open and nothing comes out of it; callee: says nothing
     STALLED = "stalled"  # also agent: the far end stopped reading
     PROTOCOL = "protocol"  # also agent: what came cannot be understood
     # agent
@@ -49,6 +50,7 @@ class Reason(StrEnum):
     WRONG_FORMAT = "wrong-format"
     ERROR = "error"
     SESSION_ENDED = "session-ended"
+    FLOOD = "flood"  # it sends speech much faster than a person can hear it
     # us
     OPERATOR = "operator"  # someone asked for it through /v1
     TIME_LIMIT = "time-limit"

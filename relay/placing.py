@@ -93,7 +93,9 @@ class Office:
             agent=profile.name,
             started_at=self._clock(),
             time_limit_seconds=min(
-                request.time_limit_seconds or house.max_call_seconds, house.max_call_seconds
+                request.time_limit_seconds or house.max_call_seconds,
+                house.max_call_seconds,
+                profile.limits.call_seconds,
             ),
             record=request.record,
             machine_detection=request.machine_detection,
@@ -137,6 +139,7 @@ class Office:
             barge_in=self._house.barge_in,
             interruptible=session.get("input", {}).get("turn_detection", {}).get("interrupt_response", True),
             lead_silence_seconds=self._house.lead_silence_seconds,
+            limits=profile.limits,
             heard=heard,
             tools_are_ours=profile.agent_id is None,
         )

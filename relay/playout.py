@@ -27,13 +27,17 @@ class Purpose(StrEnum):
 class Playout:
     """The far side of the phone leg, as far as it can be known from here."""
 
-    __slots__ = ("_dirty", "_generation", "_marks", "_number", "playing_until", "proven", "queued")
+    __slots__ = (
+        *("_dirty", "_generation", "_hushed_at", "_marks", "_number"),
+        *("playing_until", "proven", "queued"),
+    )
 
     def __init__(self) -> None:
         self.playing_until = 0.0
         self.queued = 0.0  # seconds of sound that were ever sent: positions in it never repeat
         self.proven = 0.0  # the position up to which marks prove that what was not cleared was played
         self._dirty = False
+        self._hushed_at: float | None = None  # where silence is all that was queued last
         self._generation = 0
         self._number = 0
         # One a reply, none after a clear; each with the position behind which it was sent.
@@ -42,8 +46,20 @@ class Playout:
     def sent(self, seconds: float, now: float) -> None:
         """Audio was queued that plays for so long."""
         self._dirty = True
+        self._hushed_at = None
         self.queued += seconds
         self.playing_until = (self.playing_until if self.playing_until > now else now) + seconds
+
+    def sent_silence(self, seconds: float, now: float) -> None:
+        """Audio was queued that plays for so long, and that nobody hears."""
+        hushed_at = self.sounds_until
+        self.sent(seconds, now)
+        self._hushed_at = hushed_at
+
+    @property
+    def sounds_until(self) -> float:
+        """Until when the person hears something of what was sent."""
+        return self.playing_until if self._hushed_at is None else self._hushed_at
 
     def mark(self, purpose: Purpose) -> str:
         """Name a mark that is about to be sent behind the audio so far."""
@@ -60,6 +76,7 @@ class Playout:
         self._dirty = False
         self._generation += 1
         self.playing_until = now
+        self._hushed_at = None if self._hushed_at is None else min(self._hushed_at, now)
         return True
 
     def reached(self, name: str) -> Purpose | None:

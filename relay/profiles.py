@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from relay.limits import Limits
+
 LONGEST_VALUE = 200  # characters of a variable: a name or a date, not a second prompt
 SHORTEST_DISCLOSURE = 20  # characters of its own; no sentence that says who calls and what it is has fewer
 DEFAULT_AGENT = "default"  # the one whose texts an operator's settings may replace
@@ -96,6 +98,7 @@ class Profile(BaseModel):
     tools_file: str | None = None
     """A Python file beside this one, whose functions `tools` may name."""
     http_tools: tuple[HttpTool, ...] = ()
+    limits: Limits = Limits()
     variables: dict[str, str] = {}
     """Defaults of the template variables; one without a default must come with the request."""
 

@@ -38,7 +38,9 @@ from relay.wire.audio import payload_seconds
 
 _LEFT_OUT: Final = re.compile(r"<(\d+) ([a-z_]+)(, silence)?>")
 _ODD_BYTES: Final = 20  # audio comes in multiples of so many: what the padding of base64 does not tell
-_ALARMS: Final = 50  # after the last message, until the dialogue ends the call or waits for nothing
+_PATIENCE_SECONDS: Final = (
+    12.0  # after the last message: for a session or an opening, not for a lull in the talk
+)
 _OURS: Final = frozenset({"session.update", "session.resume", "session.end"})  # said by the call, not decided
 
 
@@ -96,11 +98,13 @@ class _Player:
             now=float(lines[0]["at"]),
         )
         self._replay = Replay()
+        self._at = 0.0  # of the last message
         self._tools: dict[str, str] = {}  # names, by the id of the run
 
     def feed(self, line: dict[str, Any]) -> None:
         """One message of the recording, and the alarms that rang before it."""
         at, message = float(line["at"]), line["message"]
+        self._at = at
         while self._dialogue.deadline <= at and self._replay.ending is None:
             self._ring()
         if self._replay.ending is not None or not isinstance(message, dict):
@@ -142,9 +146,8 @@ class _Player:
 
     def wait_on(self) -> None:
         """What the dialogue does when nothing more comes."""
-        for _ in range(_ALARMS):
-            if self._replay.ending is not None or self._dialogue.deadline == math.inf:
-                return
+        until = self._at + _PATIENCE_SECONDS
+        while self._replay.ending is None and self._dialogue.deadline <= until:
             self._ring()
 
     def conclude(self, lines: Sequence[dict[str, Any]]) -> Replay:

@@ -6,14 +6,19 @@ import pytest
 
 from relay.actions import CancelReply, ClearPhoneAudio, CreateReply, EndCall, Note, PlayOnPhone, SendMark
 from relay.clips import Clips
-from relay.dead_air import DEAD_AIR_SECONDS, FILLER_SECONDS, HUSH_SECONDS, NUDGE, NUDGE_SECONDS
+from relay.dead_air import HUSH_SECONDS, NUDGE
 from relay.goodbye import FAREWELL_REPLY_SECONDS
 from relay.outcomes import Blame, Ending, LegClosed, Reason
 from relay.playout import MARK_GRACE_SECONDS
 from relay.session_faults import socket_lost
 from relay.wire import agent
-from tests.test_dialogue import HUSH, Talk, endings, of, sound, without_notes
+from tests.test_dialogue import HUSH, PATIENT, Talk, endings, of, sound, without_notes
 
+FILLER_SECONDS, NUDGE_SECONDS, DEAD_AIR_SECONDS = (
+    PATIENT.filler_seconds,
+    PATIENT.nudge_seconds,
+    PATIENT.dead_air_seconds,
+)
 CLIPS = Clips(filler=b"\x31" * 4000, apology=b"\x32" * 8000)
 FILLER = [PlayOnPhone(sound(0.5, 0x31)), SendMark("clip.2.0")]
 

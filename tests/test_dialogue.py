@@ -40,6 +40,8 @@ from relay.goodbye import (
     REPLY_PATIENCE_SECONDS,
     WIND_UP,
 )
+from relay.limits import Limits
+from relay.lull import QUESTIONS
 from relay.opening import OPENING_SECONDS
 from relay.outcomes import Blame, Ending, Reason
 from relay.own_stream import FOREIGN_MESSAGES
@@ -53,6 +55,8 @@ from relay.wire.audio import payload_seconds, silence
 SID = "MZ1"
 HUSH = silence(0.1)
 NO_CLIPS = Clips()
+PATIENT = Limits(silence_seconds=600, monologue_seconds=600)  # nobody is asked anything in these talks
+SAID = (Reason.GOODBYE, Reason.TIME_LIMIT)
 GOODBYE = Ending(Blame.NOBODY, Reason.GOODBYE)
 TIME_LIMIT = Ending(Blame.US, Reason.TIME_LIMIT)
 T = TypeVar("T", bound=Action)
@@ -76,6 +80,7 @@ class Talk:
         clips: Clips = NO_CLIPS,
         language: str = "en",
         heard: bool = False,
+        limits: Limits = PATIENT,
     ) -> None:
         self.now = now
         self.all: list[Action] = []
@@ -89,6 +94,7 @@ class Talk:
             clips=clips,
             language=language,
             heard=heard,
+            limits=limits,
         )
         self.dialogue = Dialogue(SID, terms, now=now)
 
@@ -268,7 +274,7 @@ def test_an_opening_that_was_not_spoken_to_its_end_ends_the_call(
 
 def test_the_person_can_answer_after_ten_seconds_of_opening() -> None:
     talk = Talk()
-    talk.agent(agent.SessionReady("sess_1"), agent.ReplyAudio(silence(60.0), "r1"))
+    talk.agent(agent.SessionReady("sess_1"), agent.ReplyAudio(silence(10.0), "r1"))
     assert of(talk.all, SendMark) == []  # silence is no opening
 
     marks = of(talk.agent(*[agent.ReplyAudio(sound(1.0), "r1")] * 12), SendMark)
@@ -804,7 +810,7 @@ def test_a_goodbye_is_not_cut_off_because_it_begins_late() -> None:
 
 def test_a_goodbye_without_end_is_ended() -> None:
     talk = Talk().leaving()
-    talk.agent(agent.ReplyStarted("farewell"), agent.ReplyAudio(sound(60.0), "farewell"))
+    talk.agent(agent.ReplyStarted("farewell"), agent.ReplyAudio(sound(25.0), "farewell"))
 
     assert talk.later(FAREWELL_LIMIT_SECONDS) == [EndCall(GOODBYE)]
 
@@ -837,7 +843,7 @@ def test_interrupting_the_goodbye_undoes_it_twice_and_no_more(during: str) -> No
             talk.agent(agent.ReplyDone("completed", f"r{number}"), agent.SpeechStarted())
         assert talk.dialogue.said_goodbye == (number == GOODBYES_UNDONE)
         if number < GOODBYES_UNDONE:
-            assert talk.dialogue.deadline == math.inf
+            assert talk.dialogue.deadline > talk.now + FAREWELL_LIMIT_SECONDS
 
     assert of(talk.later(FAREWELL_REPLY_SECONDS), SendMark) != []
     assert without_notes(talk.echo()) == [EndCall(GOODBYE)]
@@ -972,7 +978,8 @@ class AnyHistory(RuleBasedStateMachine):
         clip=st.sampled_from(CLIPS),
     )
     def begin(self, barge_in: BargeIn, interruptible: bool, opened: bool, clip: bytes) -> None:
-        self.talk = Talk(barge_in=barge_in, interruptible=interruptible, clips=Clips(opted_out=clip))
+        clips, limits = Clips(opted_out=clip), Limits()
+        self.talk = Talk(barge_in=barge_in, interruptible=interruptible, clips=clips, limits=limits)
         self.clip = clip
         self.opted_out_at: float | None = None
         self.sent_since_clear = False
@@ -1113,7 +1120,7 @@ class AnyHistory(RuleBasedStateMachine):
         for end in of(actions, EndCall):
             if self.opted_out_at is None:
                 assert name.startswith("goodbye")
-                assert end.ending in (GOODBYE, TIME_LIMIT)
+                assert end.ending.reason in (*SAID, Reason.SILENT, Reason.MONOLOGUE)
         self.check(actions)
 
     # ---- time, and us
@@ -1163,17 +1170,16 @@ class AnyHistory(RuleBasedStateMachine):
     @invariant()
     def whatever_is_waited_for_has_an_end(self) -> None:
         if hasattr(self, "talk") and not self.over:
-            dialogue = self.talk.dialogue
-            waits = dialogue.said_goodbye or not self.is_open or self.opted_out_at is not None
-            waits = waits or dialogue._dead_air.is_counted  # until it is answered, or the call is over
-            assert (dialogue.deadline < math.inf) == waits
+            assert self.talk.dialogue.deadline < math.inf
 
     def teardown(self) -> None:
         """From any state, the clock alone ends what is waited for."""
         if not hasattr(self, "talk"):
             return
-        limit = self.talk.now + FAREWELL_LIMIT_SECONDS + OPENING_SECONDS
-        while not self.over and self.talk.dialogue.deadline < math.inf:
+        limits = Limits()
+        limit = self.talk.now + FAREWELL_LIMIT_SECONDS + OPENING_SECONDS + limits.dead_air_seconds
+        limit += limits.wordless_seconds + (QUESTIONS + 2) * limits.silence_seconds
+        while not self.over:
             self.talk.now = max(self.talk.now, self.talk.dialogue.deadline)
             assert self.talk.now <= limit
             self.check(self.talk.took(self.talk.dialogue.on_time(self.talk.now)))

@@ -22,8 +22,8 @@ from relay.actions import (
     Transcribe,
 )
 from relay.clips import Clips, shipped
-from relay.dead_air import FILLER_SECONDS
 from relay.leaving import LEAVING_SECONDS
+from relay.limits import Limits
 from relay.outcomes import Blame, Ending, Farewell, Reason
 from relay.playout import MARK_GRACE_SECONDS
 from relay.sessions import RESUME
@@ -345,7 +345,7 @@ def test_a_call_taken_up_again_is_open_at_once_and_asks_the_agent_to_go_on() -> 
 
     assert without_notes(talk.agent(agent.SessionReady("sess_2"))) == [CreateReply(RESUME)]
     assert talk.phone(frame()) == [ForwardToAgent("callee")]
-    assert talk.later(FILLER_SECONDS - 0.1) == []
+    assert talk.later(Limits().filler_seconds - 0.1) == []
     assert without_notes(talk.says(sound())) == [PlayOnPhone(sound()), SendMark("reply.1.0")]
 
 

@@ -113,3 +113,23 @@ def test_alarms_ring_once_and_in_their_order() -> None:
     assert alarms.due(3.0) == ["early", "late"]
     assert alarms.due(3.0) == []
     assert alarms.earliest == 4.0
+
+
+def test_silence_is_held_and_not_heard() -> None:
+    playout = Playout()
+    playout.sent(2.0, 10.0)
+    playout.sent_silence(3.0, 10.0)
+    playout.sent_silence(3.0, 11.0)
+    assert (playout.playing_until, playout.sounds_until) == (18.0, 12.0)
+
+    playout.sent(1.0, 11.0)
+    assert playout.sounds_until == playout.playing_until == 19.0
+
+
+def test_what_a_clear_drops_is_not_heard() -> None:
+    playout = Playout()
+    playout.sent(2.0, 10.0)
+    playout.sent_silence(3.0, 10.0)
+    playout.clear(11.0)
+
+    assert playout.sounds_until == 11.0

@@ -9,6 +9,7 @@ import random
 import re
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -34,7 +35,7 @@ REQUEST_TO_REPLY_SECONDS = 0.18
 MID_SPEECH_SECONDS = 0.5  # how far into the audible part of a reply a fault strikes
 LATE_CHUNKS = 5
 TURN_IN_THE_PAST = "\ncallee: "  # how a prompt tells of a turn of the callee's
-FAULTS_OF_TALK = frozenset({"late-audio", "missing-status", "silent-reply"})  # not the socket's
+FAULTS_OF_TALK = frozenset({"late-audio", "missing-status", "silent-reply", "flood"})  # not the socket's
 MOMENTS = ("opening", "mid-speech", "tool-running", "farewell")  # those that belong to a reply
 
 
@@ -218,10 +219,8 @@ class Conversation:
         self._announced = False
 
     def _ask(self, turn: Callable[[], Awaitable[None]]) -> None:
-        try:
+        with suppress(trio.WouldBlock):
             self._asked.send_nowait(turn)
-        except trio.WouldBlock:
-            return
 
     # The agent's turns
 
@@ -249,6 +248,8 @@ class Conversation:
         if "silent-reply" in faults:  # seen live when the model failed: completed, without a transcript
             text, speech = "", bytes([SILENCE]) * len(speech)
         reply = self._open_reply(text, LEAD_IN + speech, moment)
+        if "flood" in faults:  # all at once, and more of it than anybody listens to
+            reply.audio, reply.started_at = reply.audio * 60, 0.0
         while reply.sent < len(reply.audio):
             if reply.sent >= len(LEAD_IN) > reply.sent - CHUNK_BYTES:
                 self._emit_deltas(reply)
@@ -361,7 +362,7 @@ class Conversation:
                 self._late_audio = True
             case "missing-status":
                 self._missing_status = True
-            case "silent-reply":
+            case "silent-reply" | "flood":
                 pass  # was seen to when the reply began
             case _:
                 self._strike(kind)

@@ -21,7 +21,7 @@ Seconds = Annotated[float, Field(ge=0, le=600)]
 _SOCKET_FAULTS = frozenset({"rst", "fin", "garbage", "binary", "oversize", "stop-reading", "mute"})
 _PHONE_FAULTS = frozenset({"stop-media", "duplicate-start"})
 _OPENING_FAULTS = frozenset({"wrong-format", "never-ready", "ready-without-config"})
-_AGENT_FAULTS = frozenset({"late-audio", "silent-reply", "missing-status"}) | _OPENING_FAULTS
+_AGENT_FAULTS = frozenset({"late-audio", "silent-reply", "missing-status", "flood"}) | _OPENING_FAULTS
 _KNOWN_FAULTS = _SOCKET_FAULTS | _PHONE_FAULTS | _AGENT_FAULTS
 _FAULT_WITH_CODE = re.compile(r"(close|refuse):\d{3,4}|error:[a-z_]+")
 _MOMENT = re.compile(r"before-ready|opening|mid-speech|tool-running|farewell|seconds:\d+(\.\d+)?")

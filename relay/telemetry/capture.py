@@ -14,7 +14,7 @@ import orjson
 import structlog
 import trio
 
-from relay.wire.audio import is_digital_silence
+from relay.wire.audio import is_audible
 
 MESSAGES_KEPT = 50_000  # of one call, some 15 MB: over eight minutes; later ones are counted and left out
 _SHOWN_CHARACTERS = 64  # of a string that is not known to be harmless
@@ -81,7 +81,7 @@ def _read(text: bytes) -> Any:
 
 
 def _redact(value: Any, key: str = "") -> Any:
-    if key == "data" and isinstance(value, str) and is_digital_silence(value):
+    if key == "data" and isinstance(value, str) and not is_audible(value):
         return f"<{len(value)} data, silence>"  # what a replay of the call has to know of its sound
     if key in _SPOKEN or key in _SECRET:
         return f"<{len(value)} {key}>" if isinstance(value, str | list | dict) else value

@@ -1,6 +1,6 @@
-"""What can be said of base64 μ-law without decoding it: how long it plays and whether it is silence.
+"""What is to be known of base64 μ-law: how long it plays, and whether a person hears any of it.
 
-Knows no trio, no clock, no socket and no log; never touches a sample.
+Knows no trio, no clock, no socket and no log; decodes nothing but where it says so.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ BYTES_PER_SECOND = 8000
 """G.711 μ-law as Twilio Media Streams and AssemblyAI's `audio/pcmu` carry it: 8 kHz, one byte a sample."""
 
 _SILENCE_BYTE = b"\xff"
+_QUIET = bytes([*range(0x70, 0x80), *range(0xF0, 0x100)])
+"""The segment around zero (ITU-T G.711): 48 dB or more below full scale, which no telephone lets one hear."""
 
 
 def payload_seconds(payload: str) -> float:
@@ -25,6 +27,20 @@ def is_digital_silence(payload: str) -> bool:
     AssemblyAI was seen to open each reply with such frames.
     """
     return payload.lstrip("/") in ("", "w==", "8=")
+
+
+def is_audible(payload: str) -> bool:
+    """Whether a person hears any of the payload. Decodes what is not digital silence: for the few chunks
+    at the beginning of a reply, until one is.
+
+    What is no base64 counts as sound: whoever plays it will have to say what it is.
+    """
+    if is_digital_silence(payload):
+        return False
+    try:
+        return bool(base64.b64decode(payload).translate(None, _QUIET))
+    except ValueError:
+        return True
 
 
 def silence(seconds: float) -> str:

@@ -20,6 +20,7 @@ from tests.e2e.scenes import EXPLANATION, broken, ending, gone, quiet_stage, sce
 
 TALK = {"turn": [{"say": "Yes?", "pause_seconds": 0.2}]}
 MONOLOGUE = {"commit_seconds": 0.3, "turn": [{"reply": EXPLANATION}]}
+WITHOUT_END = {"commit_seconds": 0.3, "turn": [{"reply": " ".join([EXPLANATION] * 5)}]}
 
 ENDINGS: list[tuple[Scenario, tuple[str, str]]] = [
     (scene("goodbye"), ("nobody", "goodbye")),
@@ -50,6 +51,12 @@ ENDINGS: list[tuple[Scenario, tuple[str, str]]] = [
     (broken("agent", "mid-speech", "error:invalid_audio"), ("nobody", "goodbye")),
     (broken("agent", "mid-speech", "missing-status"), ("nobody", "goodbye")),
     (gone("mid-speech", "close:1011"), ("agent", "lost")),
+    (broken("agent", "mid-speech", "flood"), ("agent", "flood")),
+    (scene("nobody speaks", call={"agent": "impatient"}, callee={}), ("callee", "silent")),
+    (
+        scene("monologue", call={"agent": "impatient"}, callee=TALK, agent=WITHOUT_END),
+        ("nobody", "monologue"),
+    ),
 ]
 SIDE_BY_SIDE = 5  # of calls whose far ends run in this process too
 

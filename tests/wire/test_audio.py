@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.wire.audio import is_digital_silence, payload_seconds, silence
+from relay.wire.audio import is_audible, is_digital_silence, payload_seconds, silence
 
 
 @given(audio=st.binary(max_size=700))
@@ -49,3 +49,26 @@ def test_silence_lasts_as_long_as_was_asked(milliseconds: int) -> None:
 
     assert base64.b64decode(payload) == b"\xff" * (milliseconds * 8)
     assert is_digital_silence(payload)
+
+
+# ---- what is heard ---------------------------------------------------------------------------------------
+
+
+def decoded(byte: int) -> int:
+    """A sample of 14 bits, by the table of G.711: sign, segment, step, and their complement on the wire."""
+    code = ~byte & 0xFF
+    segment, step = (code >> 4) & 7, code & 15
+    magnitude = ((2 * step + 33) << segment) - 33
+    return -magnitude if code & 0x80 else magnitude
+
+
+@pytest.mark.parametrize("byte", range(256))
+def test_a_sample_is_heard_from_48_db_below_full_scale_on(byte: int) -> None:
+    heard = abs(decoded(byte)) > 8031 * 10 ** (-48 / 20)
+
+    assert is_audible(base64.b64encode(b"\xff" * 100 + bytes([byte])).decode()) == heard
+
+
+@pytest.mark.parametrize("payload", ["A", "not base64 \u20ac"])
+def test_what_cannot_be_decoded_is_played_and_counts_as_sound(payload: str) -> None:
+    assert is_audible(payload)
