@@ -53,4 +53,5 @@ def follow_stream(line: Line, told: Mapping[str, Any]) -> None:
     """The carrier's word on a stream. One that it gave up ends the call, unless a later one is there."""
     line.noted("stream", {"what": told["what"]})
     if told["what"] == StreamEvent.ERROR and told["attempt"] == line.record.attempt:
-        line.end(Ending(Blame.CARRIER, Reason.LOST, told["error"] or "stream-error"))
+        reason = Reason.NO_STREAM if line.stream is None else Reason.LOST
+        line.end(Ending(Blame.CARRIER, reason, told["error"] or "stream-error"))
