@@ -33,6 +33,7 @@ from relay.terms import Terms
 from relay.tools import CallContext, Tool, Toolbox, ToolRefused
 from relay.tools.builtin import mark_do_not_call
 from tests.far_ends import CLOSE, FarEnd, MemoryStream, frame, join_agent_leg, join_phone_leg, memory_pair
+from tests.test_dialogue import PATIENT
 
 STREAM = "MZ" + "0" * 32
 LOUD = base64.b64encode(bytes([0x10]) * 160).decode()
@@ -224,7 +225,7 @@ async def open_call(
             phone=leg,
             stream_sid=STREAM,
             open_agent=scene.open_agent,
-            terms=Terms(session=SESSION, time_limit_seconds=limit_seconds, **terms),
+            terms=Terms(SESSION, limit_seconds, **{"limits": PATIENT, **terms}),
             tools=Toolbox([tool("end_call", done, ends_call=True), *tools], CALL),
             diary=scene.diary,
             announce=scene.announce,
@@ -614,7 +615,7 @@ async def test_a_hang_up_that_hangs_is_left_at_the_hard_deadline(autojump_clock:
         assert all(stream.closed for stream in scene.our_streams)
 
 
-async def test_a_phone_that_stops_reading_while_the_agent_floods_ends_the_call(
+async def test_a_phone_that_stops_reading_while_the_agent_speaks_ends_the_call(
     autojump_clock: MockClock,
 ) -> None:
     async with open_call(capacity=4096) as scene:
@@ -622,16 +623,16 @@ async def test_a_phone_that_stops_reading_while_the_agent_floods_ends_the_call(
         scene.phone.stream.reads = False
         began = trio.current_time()
 
-        async def flood() -> None:
+        async def speak() -> None:
             try:
-                await agent.say(type="reply.started", reply_id="flood")
+                await agent.say(type="reply.started", reply_id="r1")
                 while True:
-                    await agent.say(type="reply.audio", data=LOUD * 20, reply_id="flood")
+                    await agent.say(type="reply.audio", data=LOUD, reply_id="r1")
                     await trio.sleep(0.02)
             except trio_websocket.ConnectionClosed:
                 pass
 
-        scene.nursery.start_soon(flood)
+        scene.nursery.start_soon(speak)
         await scene.over.wait()
         assert scene.over_at - began <= 5
         await scene.ended(Blame.CARRIER, Reason.STALLED)

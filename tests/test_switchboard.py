@@ -67,6 +67,7 @@ from relay.wire.callbacks import (
 )
 from tests.far_ends import MemoryStream, join_agent_leg, join_phone_leg, memory_pair
 from tests.test_call import LOUD, SILENCE, Far
+from tests.test_dialogue import PATIENT
 
 SID = "CA" + "1" * 32
 STREAM = "MZ" + "2" * 32
@@ -76,6 +77,7 @@ PROFILE = Profile(
     purpose="informational",
     disclosure="This is an automated call from the clinic.",
     system_prompt="Be kind.",
+    limits=PATIENT,
 )
 ANNOUNCED = Profile(
     name="announced",
