@@ -94,6 +94,7 @@ def check(
     number: str | None = None,
     agent: str | None = None,
     purpose: Purpose | None = None,
+    hold: float = 10.0,
     json: JSON = False,
 ) -> int:
     """Say whether everything is ready to dial, and how to mend what is not; or whether one number may be.
@@ -109,6 +110,9 @@ def check(
         With --number: which agent would speak.
     purpose
         With --number: the agent's own, or a stricter one.
+    hold
+        For so many seconds an idle WebSocket is held open through PUBLIC_URL, to find what would cut calls;
+        as long as a call is the proof. 0 leaves it out.
     """
     if number is not None:
         from relay.cli.explain import explain
@@ -119,7 +123,7 @@ def check(
         return USAGE
     from relay.check import run_check
 
-    return DONE if run_check(as_json=json) else FAILED
+    return DONE if run_check(hold_seconds=hold, as_json=json) else FAILED
 
 
 @app.command

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -20,8 +20,10 @@ from relay.simulator.ledger import Ledger
 from relay.simulator.placed_call import Network, PlacedCall
 from relay.simulator.rest import (
     API_VERSION,
+    PERMISSIONS,
     ApiError,
     account_resource,
+    country_resource,
     number_resource,
     page,
     read_dial_order,
@@ -49,12 +51,14 @@ class Carrier:
         ledger_for: Callable[[Form], Ledger],
         numbers: Sequence[str],
         account_type: str,
+        countries: Collection[str],
     ) -> None:
         self.calls: dict[str, PlacedCall] = {}  # bounded by the run, as the ledger is
         self._network = network
         self._calls_nursery = calls_nursery
         self._script_for, self._ledger_for = script_for, ledger_for
         self._numbers, self._account_type = numbers, account_type
+        self._countries = countries
         self._throttled: dict[str, int] = {}
 
     def answer(self, request: Request) -> Response:
@@ -75,6 +79,9 @@ class Carrier:
             return error.status, error.body
 
     def _route(self, method: str, path: str, fields: Form) -> tuple[int, dict[str, Any]]:
+        if method == "GET" and path.startswith(PERMISSIONS):
+            country = path.removeprefix(PERMISSIONS)
+            return 200, country_resource(country, is_enabled=country in self._countries)
         account = f"/{API_VERSION}/Accounts/{self._network.account_sid}"
         if not path.startswith(account) or not path.endswith(".json"):
             raise _NOT_FOUND
@@ -177,6 +184,7 @@ async def open_carrier(
     voices: Voices | None = None,
     numbers: Sequence[str] = (),
     account_type: str = "Full",
+    countries: Collection[str] = ("US",),
     rng: random.Random | None = None,
     wall: Callable[[], float] = time.time,
 ) -> AsyncIterator[Carrier]:
@@ -193,7 +201,7 @@ async def open_carrier(
         wall,
     )
     async with trio.open_nursery() as calls_nursery:
-        yield Carrier(network, calls_nursery, script_for, ledger_for, numbers, account_type)
+        yield Carrier(network, calls_nursery, script_for, ledger_for, numbers, account_type, countries)
         calls_nursery.cancel_scope.cancel()
 
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from relay.simulator.http import Form
 
 API_VERSION = "2010-04-01"
+PERMISSIONS = "/v1/DialingPermissions/Countries/"
 STATUS_EVENTS = frozenset({"initiated", "ringing", "answered", "completed"})
 TERMINAL = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
 
@@ -187,6 +188,18 @@ def account_resource(account_sid: str, kind: str) -> dict[str, Any]:
         "type": kind,
         "subresource_uris": {},
         "uri": f"/{API_VERSION}/Accounts/{account_sid}.json",
+    }
+
+
+def country_resource(iso_code: str, *, is_enabled: bool) -> dict[str, Any]:
+    """Whether ordinary numbers of a country may be called: Voice Geographic Permissions."""
+    return {
+        "iso_code": iso_code,
+        "name": iso_code,
+        "low_risk_numbers_enabled": is_enabled,
+        "high_risk_special_numbers_enabled": False,
+        "high_risk_tollfraud_numbers_enabled": False,
+        "url": f"https://voice.twilio.com{PERMISSIONS}{iso_code}",
     }
 
 

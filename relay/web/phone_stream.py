@@ -15,6 +15,7 @@ from relay.listening import Listening
 from relay.outcomes import Blame, Ending, LegClosed, Reason, WireError
 from relay.switchboard import Switchboard
 from relay.web.edge import DetachRefused
+from relay.web.held_stream import HELD_STREAMS, HOLD_HEADER, hold
 from relay.web.rates import Tidings
 from relay.web.trust import Trust
 from relay.wire import phone, signature, twiml
@@ -30,7 +31,7 @@ log = structlog.get_logger()
 def stream_routes(switchboard: Switchboard, trust: Trust, listening: Listening | None = None) -> Blueprint:
     """`/twilio-stream`."""
     routes = Blueprint("phone_stream", __name__)
-    pending = trio.CapacityLimiter(PENDING_STREAMS)
+    pending, held = trio.CapacityLimiter(PENDING_STREAMS), trio.CapacityLimiter(HELD_STREAMS)
     unsigned = Tidings()
 
     @routes.websocket(twiml.STREAM_PATH)
@@ -43,17 +44,19 @@ def stream_routes(switchboard: Switchboard, trust: Trust, listening: Listening |
             if count := unsigned.count(trio.current_time()):
                 log.warning("stream refused", reason="signature" if given else "no signature", count=count)
             abort(403)
+        is_held = HOLD_HEADER in websocket.headers
+        seats = held if is_held else pending
         try:
-            pending.acquire_on_behalf_of_nowait(seat := object())
+            seats.acquire_on_behalf_of_nowait(seat := object())
         except trio.WouldBlock:
             log.warning("stream refused", reason="too many streams without a start")
             abort(503)
         try:
-            await take(matched)
+            await take(matched, is_held=is_held)
         finally:
-            pending.release_on_behalf_of(seat)
+            seats.release_on_behalf_of(seat)
 
-    async def take(matched: str) -> None:
+    async def take(matched: str, *, is_held: bool) -> None:
         connection = websocket.scope["state"]["connection"]
         try:
             await connection.detach()
@@ -63,6 +66,9 @@ def stream_routes(switchboard: Switchboard, trust: Trust, listening: Listening |
         await websocket.accept()
         leg = accept_phone_leg(connection.take(), listening)
         try:
+            if is_held:
+                await hold(leg)
+                return
             with trio.move_on_after(START_SECONDS):
                 line, start = await _wait_start(leg, switchboard, trust)
                 line.noted("stream admitted", {"signed_form": matched})
