@@ -16,7 +16,8 @@ import trio
 
 from relay.actions import Action, OpenSession, RetryWithoutVoice
 from relay.dialogue import Dialogue
-from relay.legs import HandshakeRefused, Leg, Take
+from relay.handshake import HandshakeRefused
+from relay.legs import Crossing, Leg
 from relay.outcomes import Blame, Ending, LegClosed, Reason, WireError
 from relay.script import resume
 from relay.session_faults import Fault, handshake_refused, socket_lost
@@ -43,7 +44,6 @@ class AgentHalf:
         terms: Terms,
         dialogue: Dialogue,
         perform: Callable[[Sequence[Action]], None],
-        take: Take,
         unread: Callable[[Leg, WireError], Ending | None],
         end: Callable[[Ending], None],
         diary: Diary,
@@ -57,7 +57,7 @@ class AgentHalf:
         self._session = dict(terms.session)
         self._dialogue = dialogue
         self._perform = perform
-        self._take = take
+        self.crossing: Crossing | None = None  # for what it says; made when both halves are there
         self._unread = unread
         self._end = end
         self._diary = diary
@@ -88,6 +88,13 @@ class AgentHalf:
                 self.leg.send(text)
             except LegClosed as lost:
                 self._lose(socket_lost(lost))
+
+    def put(self, leg: Leg, frames: bytes, sent: int) -> None:
+        """Send whole frames on its leg, of which so many bytes have left. A loss as with `send`."""
+        try:
+            leg.put(frames, sent)
+        except LegClosed as lost:
+            self._lose(socket_lost(lost))
 
     def remember(self, role: str, text: str) -> None:
         """Something that a fresh session is to know."""
@@ -176,7 +183,7 @@ class AgentHalf:
     async def _pump(self, leg: Leg) -> None:
         try:
             while self.leg is leg:  # one read may hold more than what made us give it up
-                text = await leg.receive(self._take)
+                text = await leg.receive(self.crossing)
                 now = trio.current_time()
                 try:
                     message = agent_wire.decode(text)

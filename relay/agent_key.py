@@ -10,7 +10,7 @@ from typing import NoReturn
 import trio
 
 from relay.agent_half import OpenAgent
-from relay.legs import HandshakeRefused
+from relay.handshake import HandshakeRefused
 from relay.outcomes import Blame, Ending, LegClosed, Reason, Refusal, WireError
 from relay.wire import agent
 

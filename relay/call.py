@@ -34,13 +34,13 @@ from relay.actions import (
     TurnAnswered,
 )
 from relay.agent_half import AgentHalf, OpenAgent
+from relay.crossing import ToAgent, ToPhone
 from relay.dialogue import Dialogue
 from relay.legs import Leg
 from relay.outcomes import Blame, Ending, LegClosed, Reason, WireError
 from relay.terms import Diary, Terms
 from relay.tool_runs import TOOL_CALLS
 from relay.tools import Toolbox
-from relay.turns import SAMPLE_EVERY
 from relay.wire import agent as agent_wire
 from relay.wire import phone as phone_wire
 
@@ -70,8 +70,6 @@ class Call:
     ) -> None:
         now = trio.current_time()
         self.ending: Ending | None = None
-        self.frames_to_agent = 0
-        self.frames_to_phone = 0
         self.unreadable = 0
         self._phone = phone
         self._stream_sid = stream_sid
@@ -85,15 +83,15 @@ class Call:
             terms=terms,
             dialogue=self._dialogue,
             perform=self._perform,
-            take=self._play,
             unread=self._unread,
             end=self.end,
             diary=diary,
         )
+        self._to_agent = ToAgent(self._dialogue, self._agent, stream_sid)
+        self._to_phone = self._agent.crossing = ToPhone(self._dialogue, phone, stream_sid)
         self._live = trio.CancelScope()
         self._cap_at = answered_at + terms.time_limit_seconds
         self._wind_up_at = self._cap_at - min(WIND_UP_SECONDS, terms.time_limit_seconds / 4)
-        self._last_media_at = now
         self._alarm = trio.CancelScope()
         self._alarm_at = now
         # Never full: the dialogue admits no more runs in one call. One read may hold many of them.
@@ -113,8 +111,8 @@ class Call:
     def counts(self) -> dict[str, int]:
         """What was counted, for the record."""
         return {
-            "frames_to_agent": self.frames_to_agent,
-            "frames_to_phone": self.frames_to_phone,
+            "frames_to_agent": self._to_agent.frames,
+            "frames_to_phone": self._to_phone.frames,
             "unreadable_messages": self.unreadable,
             **asdict(self._dialogue.tally),
         }
@@ -192,7 +190,7 @@ class Call:
         leg = self._phone
         try:
             while True:
-                text = await leg.receive(self._forward)
+                text = await leg.receive(self._to_agent)
                 now = trio.current_time()
                 try:
                     message = phone_wire.decode(text)
@@ -202,7 +200,7 @@ class Call:
                     continue
                 leg.unreadable = 0
                 if isinstance(message, phone_wire.Media):
-                    self._last_media_at = now
+                    self._to_agent.last_media_at = now
                 self._perform(self._dialogue.on_phone(message, now))
         except LegClosed as lost:
             self.end(lost.ending)
@@ -225,46 +223,6 @@ class Call:
         except LegClosed as lost:
             self.end(lost.ending)
 
-    # ---- audio straight across -------------------------------------------------------------------
-
-    # Nearly every message is audio that only has to be sent on. These take it off its leg before a task is
-    # woken for it, and leave whatever else there is, also what cannot be read, to the task that reads it.
-
-    def _forward(self, text: bytes) -> bool:
-        """Take a frame of the callee's that only has to be sent on."""
-        try:
-            message = phone_wire.decode(text)
-        except WireError:
-            return False
-        if not isinstance(message, phone_wire.Media) or not self._dialogue.forwards(message):
-            return False
-        self._last_media_at = trio.current_time()
-        self._to_agent(message.media.payload)
-        return True
-
-    def _play(self, text: bytes) -> bool:
-        """Take a chunk of the agent's that only has to be sent on. Raises LegClosed, the phone's."""
-        try:
-            message = agent_wire.decode(text)
-        except WireError:
-            return False
-        if not isinstance(message, agent_wire.ReplyAudio):
-            return False
-        if not self._dialogue.plays(message, trio.current_time()):
-            return False
-        self._to_phone(message.data)
-        return True
-
-    def _to_agent(self, payload: str) -> None:
-        self._agent.send(agent_wire.input_audio(payload))
-        if not self.frames_to_agent % SAMPLE_EVERY:
-            self._dialogue.turns.sampled(payload, self._last_media_at)
-        self.frames_to_agent += 1
-
-    def _to_phone(self, payload: str) -> None:
-        self._phone.send(phone_wire.media(self._stream_sid, payload))
-        self.frames_to_phone += 1
-
     # ---- doing what the dialogue says ------------------------------------------------------------
 
     def _attempt(self, decide: Callable[[float], Sequence[Action]], now: float) -> None:
@@ -277,9 +235,11 @@ class Call:
         """Do it now, in order: no await between what was decided and what is sent. Raises LegClosed."""
         for action in actions:
             if isinstance(action, ForwardToAgent):
-                self._to_agent(action.payload)
+                self._agent.send(agent_wire.input_audio(action.payload))
+                self._to_agent.sent(1, action.payload)
             elif isinstance(action, PlayOnPhone):
-                self._to_phone(action.payload)
+                self._phone.send(phone_wire.media(self._stream_sid, action.payload))
+                self._to_phone.frames += 1
             else:
                 self._perform_seldom(action)
         if self._dialogue.hearing.settled:
@@ -364,7 +324,7 @@ class Call:
         while True:
             self._alarm_at = min(
                 self._dialogue.deadline,
-                self._last_media_at + MEDIA_SILENCE_SECONDS,
+                self._to_agent.last_media_at + MEDIA_SILENCE_SECONDS,
                 self._cap_at if wound_up else self._wind_up_at,
             )
             with trio.CancelScope(deadline=self._alarm_at) as self._alarm:
@@ -372,7 +332,7 @@ class Call:
             now = trio.current_time()
             if now >= self._cap_at:
                 self.end(Ending(Blame.US, Reason.TIME_LIMIT))
-            if now >= self._last_media_at + MEDIA_SILENCE_SECONDS:
+            if now >= self._to_agent.last_media_at + MEDIA_SILENCE_SECONDS:
                 self.end(Ending(Blame.CARRIER, Reason.SILENT, f"no media for {MEDIA_SILENCE_SECONDS:g} s"))
             if now >= self._wind_up_at and not wound_up:
                 wound_up = True

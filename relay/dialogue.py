@@ -45,7 +45,7 @@ from relay.tool_runs import ToolRuns
 from relay.turns import Turns
 from relay.watchdogs import Watchdogs
 from relay.wire import agent, phone
-from relay.wire.audio import is_audible, payload_seconds
+from relay.wire.audio import BYTES_PER_SECOND, is_audible, payload_seconds
 
 OPENING_HEARD = "opening heard"  # the note that proves it, also for whoever takes the call over
 _WORD_CHARACTERS = 64  # of a far end's word in our timeline
@@ -108,7 +108,7 @@ class Dialogue:
     def on_phone(self, message: phone.PhoneMessage, now: float) -> Sequence[Action]:
         """Answer one message of the carrier's."""
         if isinstance(message, phone.Media):
-            if self.forwards(message):
+            if self.forwards and self._stream.brings(message):
                 return (ForwardToAgent(message.media.payload),)
             if self._stream.is_foreign(message):
                 return self._stream.foreign()
@@ -134,9 +134,10 @@ class Dialogue:
             case _:
                 assert_never(message)
 
-    def forwards(self, frame: phone.Media) -> bool:
-        """Whether a frame goes to the agent; nothing else follows from it then."""
-        return self._stage is _Stage.OPEN and self._stream.brings(frame)
+    @property
+    def forwards(self) -> bool:
+        """Whether the callee's audio goes to the agent; nothing else follows from a frame then."""
+        return self._stage is _Stage.OPEN
 
     def _mark_reached(self, name: str, now: float) -> Sequence[Action]:
         purpose = self._playout.reached(name)
@@ -253,19 +254,21 @@ class Dialogue:
             self._replies.start(reply_id)
         return ()
 
-    def plays(self, chunk: agent.ReplyAudio, now: float) -> bool:
-        """Whether a chunk goes on with what is being heard; it counts as sent then, and that is all."""
-        if self._stage is not _Stage.OPEN or not self._replies.is_heard(chunk.reply_id):
-            return False
-        seconds = payload_seconds(chunk.data)
-        if self._playout.playing_until + seconds > now + self._ahead_seconds:
-            return False
-        self._playout.sent(seconds, now)
-        return True
+    @property
+    def heard_reply(self) -> str | None:
+        """The reply that is being heard, if it has a name: its chunks go to the phone, and that is all."""
+        return self._replies.heard if self._stage is _Stage.OPEN else None
+
+    def room_octets(self, now: float) -> int:
+        """How much more of it the phone may be sent before it is too far ahead of what is played."""
+        ahead = self._ahead_seconds - max(0.0, self._playout.playing_until - now)
+        return int(ahead * BYTES_PER_SECOND)
+
+    def played(self, octets: int, now: float) -> None:
+        """So much of it was sent."""
+        self._playout.sent(octets / BYTES_PER_SECOND, now)
 
     def _reply_audio(self, message: agent.ReplyAudio, now: float) -> Sequence[Action]:
-        if self.plays(message, now):
-            return (PlayOnPhone(message.data),)
         reply = self._replies.active
         if reply is None or message.reply_id != reply.id:
             reply = self._replies.owner_of(message.reply_id) if self.is_ready else None

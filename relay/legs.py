@@ -10,24 +10,20 @@ wire, nothing may follow it, so the leg is closed forcefully and never with a cl
 
 from __future__ import annotations
 
-import ssl
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Literal, NoReturn, Protocol, TypeAlias
 
 import trio
-from websockets.exceptions import InvalidStatus
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import State
-from websockets.uri import WebSocketURI, parse_uri
 
-from relay.framing import ClientFraming, Framing, ServerFraming
+from relay import straight
+from relay.framing import Chunk, Framing
 from relay.listening import Ear, Listening
 from relay.outcomes import Blame, LegClosed, Reason
-from relay.streams import SocketStream, TLSStream, open_tcp, open_tls
+from relay.streams import SocketStream, TLSStream, translated
 
-PHONE_MESSAGE_BYTES = 64 * 1024  # Twilio's frames are below 1 KiB
-AGENT_MESSAGE_BYTES = 1024 * 1024  # session.ready echoes the whole prompt
 SEND_SECONDS = 2.0  # for one frame to leave; a telephone that takes longer hears nothing anyway
 CLOSE_SECONDS = 1.0  # for the whole close handshake
 PING_SECONDS = 5.0
@@ -39,7 +35,6 @@ _READ_BYTES = 64 * 1024
 _PING = b"relay"  # what a pong must bring back: an unsolicited one proves nothing about our pings
 
 Direction: TypeAlias = Literal["in", "out"]
-Take: TypeAlias = Callable[[bytes], bool]
 Tap: TypeAlias = Callable[[Direction, bytes], None]
 
 
@@ -50,12 +45,17 @@ class NonBlocking(Protocol):
         """How many bytes were taken; 0 when sending would block."""
 
 
-class HandshakeRefused(Exception):
-    """The far end answered the upgrade with an HTTP status other than 101."""
+class Crossing(Protocol):
+    """A way for messages to another leg that the reader need not see."""
 
-    def __init__(self, status: int) -> None:
-        super().__init__(f"the upgrade was answered with HTTP {status}")
-        self.status = status
+    def sink(self) -> Leg | None:
+        """The leg that they go to, None when there is no such way now."""
+
+    def cross(self, source: Chunk | int, sink: Leg, limit: int) -> tuple[int, Chunk | None]:
+        """Send on the messages that `source` begins with: how many, and what is left; None is nothing.
+
+        `source` is what was read or, from a leg with a descriptor, that descriptor, to be read once.
+        """
 
 
 class Leg:
@@ -73,7 +73,7 @@ class Leg:
         listening: Listening | None = None,
     ) -> None:
         """`listening` needs a stream of `relay.streams`."""
-        self._taker: Take | None = None  # of the reader that is waiting
+        self._crossing: Crossing | None = None  # of the reader that is waiting
         self.unreadable = 0  # messages in a row that the reader could make nothing of; the reader counts
         self._answers_pings = False
         self._ping_is_out = False
@@ -82,12 +82,13 @@ class Leg:
         self._stream = stream
         self._framing = framing
         self._binary_allowed = binary_allowed
+        self._message_bytes = framing.max_message_size or straight.MESSAGE_BYTES
         self._outbox_limit = outbox_bytes
         self._send_nowait: Callable[[bytes], int] | None = getattr(stream, "send_nowait", None)
         self._ear: Ear | None = None
         if listening is not None:
             assert isinstance(stream, SocketStream | TLSStream)
-            self._ear = Ear(listening, stream, self._read)
+            self._ear = Ear(listening, stream, self._take_in, self._read)
         self._inbox: deque[bytes] = deque()  # the messages of one read, so at most _READ_BYTES
         self._fragments: bytearray | None = None  # of an unfinished message; the framing bounds it
         self._outbox: deque[bytes] = deque()
@@ -96,53 +97,81 @@ class Leg:
         self._torn = False
         self._failed = False
         self.last_opcode = Opcode.TEXT
+        is_raw = straight.IS_COMPILED and isinstance(stream, SocketStream) and listening is not None
+        self._raw = stream.socket if is_raw and isinstance(stream, SocketStream) else None
 
     # ---- reading ---------------------------------------------------------------------------------
 
-    async def receive(self, take: Take | None = None) -> bytes:
+    async def receive(self, crossing: Crossing | None = None) -> bytes:
         """The next text message, checked to be UTF-8. Raises LegClosed when there will be no more.
 
-        `take` is shown most messages first, without waking the caller, and says whether it took them. What it
-        raises is raised here.
+        What takes the `crossing` is not seen here, and nobody is woken for it. What that raises is raised
+        here.
         """
-        self._taker = take
+        self._crossing = crossing
         while not self._inbox:
             if self._is_over:
                 raise self._loss()
             try:
-                if self._ear is None:
-                    self._read(await self._stream.receive_some(_READ_BYTES))
-                else:
+                if self._ear is not None:
                     await self._ear.wait()
+                elif (chunk := self._cross(await self._stream.receive_some(_READ_BYTES))) is not None:
+                    self._read(chunk)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as lost:
                 raise self._lost(Reason.LOST, f"{lost.__cause__ or lost!r}") from lost
         return self._inbox.popleft()
 
-    def _read(self, chunk: bytes | bytearray) -> bool:
+    def _take_in(self, stream: SocketStream | TLSStream) -> Chunk | None:
+        """What came and did not go across; None is nothing."""
+        crossing, sink = self._crossing, self._sink()
+        if self._raw is None or crossing is None or sink is None:
+            chunk = stream.receive_nowait(_READ_BYTES)
+            return None if chunk is None else self._cross(chunk)
+        try:
+            frames, rest = crossing.cross(self._raw.fileno(), sink, self._message_bytes)
+        except OSError as error:
+            raise translated(error) from error
+        if frames:
+            self.unreadable = 0
+        return rest
+
+    def _cross(self, chunk: Chunk) -> Chunk | None:
+        """Send straight on what may be; the rest is left."""
+        crossing, sink = self._crossing, self._sink()
+        if crossing is None or sink is None or not chunk:
+            return chunk
+        frames, rest = crossing.cross(chunk, sink, self._message_bytes)
+        if frames:
+            self.unreadable = 0
+        return rest
+
+    def _sink(self) -> Leg | None:
+        """Where messages may cross to, unless one waits that is not to be overtaken, or they are captured."""
+        if self._crossing is None or self._inbox or self.tap or not self._framing.is_between_messages:
+            return None
+        return self._crossing.sink()
+
+    def _read(self, chunk: Chunk) -> bool:
         """Take in what came; whether nothing of it is left for the reader to be woken for."""
         texts, rest = self._framing.take_texts(chunk)
         for text in texts:
             self.last_opcode = Opcode.TEXT
             self._hear(text)
         if texts and not rest:
-            return not self._inbox
+            return False
         if rest:
             self._framing.receive_data(rest)
         else:
             self._framing.receive_eof()
-        self._digest()
+        self.digest()
         return not self._inbox and not self._is_over
 
     def _hear(self, text: bytes) -> None:
-        """Offer a message to the reader's `take`, unless it is behind one that waits, or to be captured."""
         if self.tap:
             self.tap("in", text)
-        elif self._taker is not None and not self._inbox and self._taker(text):
-            self.unreadable = 0
-            return
         self._inbox.append(text)
 
-    def _digest(self) -> None:
+    def digest(self) -> None:
         """Take what the framing has read, and answer the far end's pings and its close frame."""
         for event in self._framing.events_received():
             if isinstance(event, Frame) and not self._failed:
@@ -200,6 +229,23 @@ class Leg:
 
     # ---- writing ---------------------------------------------------------------------------------
 
+    @property
+    def takes_at_once(self) -> bool:
+        """Whether `put` may be used now: nothing waits, nothing is captured, and the connection is open."""
+        return not self._outbox and not self.tap and self._framing.state is State.OPEN
+
+    @property
+    def descriptor(self) -> int:
+        """Of the socket, where a frame may be sent by a system call alone; else `straight.NO_DESCRIPTOR`."""
+        return straight.NO_DESCRIPTOR if self._raw is None else self._raw.fileno()  # -1 too: it is closed
+
+    def put(self, frames: bytes, sent: int = 0) -> None:
+        """Send whole frames, of which so many bytes have left already. Raises LegClosed."""
+        if sent:
+            self._keep(frames[sent:], is_torn=True)
+        else:
+            self._put(frames)
+
     def send(self, text: bytes) -> None:
         """Send a text message, now or as soon as the socket takes it; never waits. Raises LegClosed."""
         if self._framing.state is not State.OPEN:
@@ -230,11 +276,14 @@ class Leg:
             except (trio.BrokenResourceError, trio.ClosedResourceError) as lost:
                 self._torn = True
                 raise self._lost(Reason.LOST, f"{lost.__cause__ or lost!r}") from lost
-            if sent == len(frame):
-                return
-            if sent:
-                self._torn = True  # until the rest has left
-                frame = frame[sent:]
+            if sent < len(frame):
+                self._keep(frame[sent:], is_torn=sent > 0)
+        else:
+            self._keep(frame, is_torn=False)
+
+    def _keep(self, frame: bytes, *, is_torn: bool) -> None:
+        """Have `write` send it; torn until all of it has left."""
+        self._torn = self._torn or is_torn
         self._outbox.append(frame)
         self._outbox_bytes += len(frame)
         if self._outbox_bytes > self._outbox_limit:
@@ -318,73 +367,6 @@ class Leg:
             self._framing.receive_data(chunk)
             self._framing.events_received()
             self._framing.data_to_send()
-
-
-def accept_phone_leg(stream: trio.abc.Stream, listening: Listening | None = None) -> Leg:
-    """The carrier's stream, whose upgrade was already answered."""
-    return Leg(Blame.CARRIER, stream, ServerFraming(PHONE_MESSAGE_BYTES), listening=listening)
-
-
-async def open_agent_leg(
-    url: str, *, headers: Mapping[str, str], tls: ssl.SSLContext, listening: Listening | None = None
-) -> Leg:
-    """Dial the agent. The caller holds the deadline; a cancelled or failed dial leaves no socket.
-
-    Raises HandshakeRefused for an HTTP answer other than 101, LegClosed (UNREACHABLE) for everything else.
-    """
-    address = parse_uri(url)
-    try:
-        stream: SocketStream | TLSStream = (
-            await open_tls(address.host, address.port, tls)
-            if address.secure
-            else await open_tcp(address.host, address.port)
-        )
-    except (OSError, trio.BrokenResourceError) as problem:
-        raise LegClosed(Blame.AGENT, Reason.UNREACHABLE, f"{problem.__cause__ or problem}") from problem
-    return await join_agent_leg(stream, url, headers=headers, listening=listening)
-
-
-async def join_agent_leg(
-    stream: trio.abc.Stream, url: str, *, headers: Mapping[str, str], listening: Listening | None = None
-) -> Leg:
-    """The agent's leg over a stream that leads there. The same as `open_agent_leg` from there on."""
-    try:
-        return await _shake_hands(stream, parse_uri(url), headers, listening)
-    except BaseException:
-        await trio.aclose_forcefully(stream)
-        raise
-
-
-async def _shake_hands(
-    stream: trio.abc.Stream,
-    address: WebSocketURI,
-    headers: Mapping[str, str],
-    listening: Listening | None = None,
-) -> Leg:
-    framing = ClientFraming(address, max_size=AGENT_MESSAGE_BYTES)
-    request = framing.connect()
-    for name, value in headers.items():
-        request.headers[name] = value
-    framing.send_request(request)
-    try:
-        await stream.send_all(b"".join(framing.data_to_send()))
-        while framing.state is State.CONNECTING and framing.handshake_exc is None:
-            chunk = await stream.receive_some(_READ_BYTES)
-            if chunk:
-                framing.receive_data(chunk)
-            else:
-                framing.receive_eof()
-    except trio.BrokenResourceError as problem:
-        raise LegClosed(Blame.AGENT, Reason.UNREACHABLE, f"{problem.__cause__ or problem!r}") from problem
-    match framing.handshake_exc:
-        case None:
-            leg = Leg(Blame.AGENT, stream, framing, listening=listening)
-            leg._digest()  # frames that came in one piece with the answer
-            return leg
-        case InvalidStatus() as refused:
-            raise HandshakeRefused(refused.response.status_code)
-        case failure:
-            raise LegClosed(Blame.AGENT, Reason.UNREACHABLE, f"bad handshake: {failure!r}")
 
 
 def _is_utf8(text: bytes) -> bool:

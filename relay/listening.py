@@ -17,7 +17,8 @@ from typing import NoReturn
 
 import trio
 
-from relay.streams import RECEIVE_BYTES, SocketStream, TLSStream
+from relay.framing import Chunk
+from relay.streams import SocketStream, TLSStream
 
 _AT_ONCE = 256  # sockets in one turn; those beyond come with the next
 _CLOSED = "this stream was closed"
@@ -60,19 +61,22 @@ class Listening:
 
 
 class Ear:
-    """One stream's place in a listening. `read` is given all that comes; False wakes the task that waits.
+    """One stream's place in a listening.
 
-    Whatever `read` raises is raised in the task that waits, as if that task had called it.
+    `take_in` takes what came out of the stream and says what of it is left; None is nothing. `read` is given
+    that, and False wakes the task that waits. Whatever they raise is raised in that task.
     """
 
     def __init__(
         self,
         listening: Listening,
         stream: SocketStream | TLSStream,
-        read: Callable[[bytes], bool],
+        take_in: Callable[[SocketStream | TLSStream], Chunk | None],
+        read: Callable[[Chunk], bool],
     ) -> None:
         self._listening = listening
         self._stream = stream
+        self._take_in = take_in
         self._read = read
         self._descriptor = stream.socket.fileno()
         self._waiter: trio.lowlevel.Task | None = None
@@ -81,12 +85,15 @@ class Ear:
     async def wait(self) -> None:
         """Read until `read` says False; it is given `b""` when the far end has finished sending.
 
-        Raises as the stream's `receive_some` does, and as `read` does. A cancelled call has lost nothing.
+        Raises as the stream's `receive_nowait` does, and as `take_in` and `read` do. A cancelled call has
+        lost nothing.
         """
         if self._waiter is not None:
             raise trio.BusyResourceError("another task is receiving from this stream")
         while self._stream.holds_bytes:
-            if not self._read(await self._stream.receive_some(RECEIVE_BYTES)):
+            await trio.lowlevel.checkpoint()
+            rest = self._take_in(self._stream)
+            if rest is not None and not self._read(rest):
                 return
         if self._stream.socket.fileno() == -1:
             raise trio.ClosedResourceError(_CLOSED)
@@ -104,13 +111,9 @@ class Ear:
             return
         stream, problem = self._stream, None
         try:
-            chunk = stream.receive_nowait(RECEIVE_BYTES)
-            while chunk is None or self._read(chunk):
-                if (
-                    chunk is None or not stream.holds_bytes or self._waiter is None
-                ):  # the last: `read` cancelled it
+            while (rest := self._take_in(stream)) is None or self._read(rest):
+                if not stream.holds_bytes or self._waiter is None:  # the last: `read` cancelled it
                     return
-                chunk = stream.receive_nowait(RECEIVE_BYTES)
         except Exception as raised:  # noqa: BLE001 - no border: the waiting task raises it, in its own call
             problem = raised
         self._wake(problem)

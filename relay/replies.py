@@ -38,10 +38,11 @@ class Replies:
         if reply_id is None or not (self._is_over(reply_id) or self._is_active(reply_id)):
             self._begin(reply_id)
 
-    def is_heard(self, reply_id: str | None) -> bool:
-        """Whether it is active and was heard: more than silence was sent of it."""
+    @property
+    def heard(self) -> str | None:
+        """The name of the reply that is active and was heard: more than silence was sent of it."""
         active = self.active
-        return active is not None and active.is_audible and active.id == reply_id
+        return active.id if active is not None and active.is_audible else None
 
     def owner_of(self, reply_id: str | None) -> Reply | None:
         """The reply whose audio this is, begun where it is new; None when it must not be played."""

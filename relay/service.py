@@ -32,7 +32,8 @@ from relay.compliance import Rulebook, RulebookError, load_rulebook
 from relay.costs import Prices, PricesError, load_prices
 from relay.dialer import Dialer, open_dialer
 from relay.gatekeeper import Gatekeeper, rule_time_from
-from relay.legs import Leg, open_agent_leg
+from relay.handshake import open_agent_leg
+from relay.legs import Leg
 from relay.listening import Listening, open_listening
 from relay.meter import Meter
 from relay.outcomes import Blame, LegClosed, Reason

@@ -182,7 +182,7 @@ class SocketStream(_NonBlockingStream, trio.abc.HalfCloseableStream):
         except BlockingIOError:
             return None
         except OSError as error:
-            raise _translated(error) from error
+            raise translated(error) from error
 
     def _send(self, data: bytes | memoryview) -> int:
         try:
@@ -190,7 +190,7 @@ class SocketStream(_NonBlockingStream, trio.abc.HalfCloseableStream):
         except BlockingIOError:
             return 0
         except OSError as error:
-            raise _translated(error) from error
+            raise translated(error) from error
 
     def _check_open_for_sending(self) -> None:
         super()._check_open_for_sending()
@@ -207,7 +207,7 @@ class SocketStream(_NonBlockingStream, trio.abc.HalfCloseableStream):
         try:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError as error:
-            raise _translated(error) from error
+            raise translated(error) from error
         self._finished = True
 
 
@@ -259,7 +259,7 @@ class TLSStream(_NonBlockingStream):
         except OSError as error:
             # SSLWantWriteError too: a peer that changes keys while it does not read what we send. That
             # needs 2**24 records and a full send buffer at once; ending the call costs less than the code.
-            raise _translated(error) from error
+            raise translated(error) from error
 
     def _send(self, data: bytes | memoryview) -> int:
         if self._unfinished is not None and data != self._unfinished:
@@ -270,7 +270,7 @@ class TLSStream(_NonBlockingStream):
             self._unfinished = bytes(data)
             return 0
         except OSError as error:
-            raise _translated(error) from error
+            raise translated(error) from error
         self._unfinished = None
         return accepted
 
@@ -315,7 +315,8 @@ async def open_tls(host: str, port: int, context: ssl.SSLContext) -> TLSStream:
     return stream
 
 
-def _translated(error: OSError) -> trio.BrokenResourceError | trio.ClosedResourceError:
+def translated(error: OSError) -> trio.BrokenResourceError | trio.ClosedResourceError:
+    """The word for what the operating system complained about."""
     if error.errno == errno.EBADF:
         return trio.ClosedResourceError("this stream was closed")
     return trio.BrokenResourceError(f"the connection is gone: {error}")

@@ -16,7 +16,8 @@ import trio_websocket
 from trio.lowlevel import ParkingLot
 from websockets.uri import parse_uri
 
-from relay.legs import Leg, _shake_hands, accept_phone_leg
+from relay.handshake import accept_phone_leg, shake_hands
+from relay.legs import Leg
 from relay.listening import Listening
 from relay.outcomes import LegClosed
 
@@ -272,7 +273,7 @@ async def join_agent_leg(
 
     async with trio.open_nursery() as joining:
         joining.start_soon(accept)
-        leg = await _shake_hands(ours, parse_uri(AGENT_URL), {"Authorization": "Bearer key"}, listening)
+        leg = await shake_hands(ours, parse_uri(AGENT_URL), {"Authorization": "Bearer key"}, listening)
     return leg, accepted[0]
 
 

@@ -13,7 +13,8 @@ import trio.testing
 from trio.testing import MockClock
 
 from relay.agent_key import RETRY_SECONDS, VERDICT_SECONDS, AgentKey
-from relay.legs import HandshakeRefused, Leg
+from relay.handshake import HandshakeRefused
+from relay.legs import Leg
 from relay.outcomes import Blame, Ending, Reason
 from tests.far_ends import join_agent_leg, memory_pair
 

@@ -16,7 +16,7 @@ from trio.testing import MockClock
 
 from relay.clips import TEXTS, shipped
 from relay.goodbye import WIND_UP
-from relay.legs import HandshakeRefused
+from relay.handshake import HandshakeRefused
 from relay.outcomes import Blame, Ending, LegClosed, Reason
 from relay.sessions import LOSSES, READY_SECONDS, RESUME, RESUME_SECONDS
 from relay.simulator.sound import SPEECH_DBFS, level_dbfs

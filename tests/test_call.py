@@ -24,8 +24,9 @@ from relay.actions import OptOutWay, Role, TurnAnswered
 from relay.call import Call
 from relay.clips import shipped
 from relay.compliance import OPT_OUT_KEY
+from relay.handshake import HandshakeRefused
 from relay.hearing import ReplyHeard
-from relay.legs import HandshakeRefused, Leg
+from relay.legs import Leg
 from relay.outcomes import Blame, Ending, LegClosed, Reason
 from relay.playout import MARK_GRACE_SECONDS
 from relay.sessions import RESUME

@@ -12,8 +12,9 @@ import pytest
 import trio
 import trio.testing
 
+from relay.framing import Chunk
 from relay.listening import Ear, Listening, open_listening
-from relay.streams import SocketStream
+from relay.streams import RECEIVE_BYTES, SocketStream
 from tests.far_ends import connected_sockets
 
 
@@ -21,14 +22,14 @@ class Hearer:
     """An ear, and what it left to the task that waits."""
 
     def __init__(self, listening: Listening, stream: SocketStream, take: Callable[[bytes], bool]) -> None:
-        self.ear = Ear(listening, stream, self._read)
+        self.ear = Ear(listening, stream, lambda stream: stream.receive_nowait(RECEIVE_BYTES), self._read)
         self._take = take
         self._left: list[bytes] = []
 
-    def _read(self, chunk: bytes) -> bool:
-        if self._take(chunk):
+    def _read(self, chunk: Chunk) -> bool:
+        if self._take(bytes(chunk)):
             return True
-        self._left.append(chunk)
+        self._left.append(bytes(chunk))
         return False
 
     async def receive(self) -> bytes:

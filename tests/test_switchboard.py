@@ -41,7 +41,8 @@ from relay.compliance import DialRequest, Facts, Permit, load_rulebook
 from relay.compliance import Refused as Forbidden
 from relay.doubt import LISTED, LISTED_SECONDS, LOOK_SECONDS, UNKNOWN_SECONDS
 from relay.gatekeeper import Gatekeeper
-from relay.legs import HandshakeRefused, Leg
+from relay.handshake import HandshakeRefused
+from relay.legs import Leg
 from relay.line import Line
 from relay.meter import Meter
 from relay.outcomes import Blame, Ending, LegClosed, Reason, Refusal

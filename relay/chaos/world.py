@@ -29,7 +29,8 @@ from relay.chaos.plan import LINK_FAULTS, CallPlan, Fault, Plan
 from relay.chaos.sockets import carrier_socket
 from relay.chaos.steps import OnStep, Steps
 from relay.chaos.trace import Trace
-from relay.legs import Leg, accept_phone_leg, join_agent_leg
+from relay.handshake import accept_phone_leg, join_agent_leg
+from relay.legs import Leg
 from relay.line import Line
 from relay.outcomes import Blame, LegClosed, Reason, Refusal, WireError
 from relay.store import CallRecord, ListEntry, Listing, Spool, StoreError, open_spool

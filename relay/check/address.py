@@ -13,7 +13,8 @@ import trio
 
 from relay.check.findings import FAIL, OK, WARN, Answer
 from relay.check.http import open_http
-from relay.legs import HandshakeRefused, Leg, open_agent_leg
+from relay.handshake import HandshakeRefused, open_agent_leg
+from relay.legs import Leg
 from relay.outcomes import LegClosed
 from relay.probe import Probe
 from relay.settings import Settings

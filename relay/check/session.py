@@ -11,7 +11,8 @@ import trio
 
 from relay.check.findings import FAIL, OK, WARN, Answer
 from relay.check.here import SESSION, compose_without_variables
-from relay.legs import HandshakeRefused, Leg
+from relay.handshake import HandshakeRefused
+from relay.legs import Leg
 from relay.outcomes import LegClosed, Refusal, WireError
 from relay.profiles import DEFAULT_AGENT
 from relay.roster import load_roster

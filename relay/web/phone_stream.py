@@ -9,7 +9,8 @@ import structlog
 import trio
 from quart import Blueprint, abort, websocket
 
-from relay.legs import Leg, accept_phone_leg
+from relay.handshake import accept_phone_leg
+from relay.legs import Leg
 from relay.line import Line
 from relay.listening import Listening
 from relay.outcomes import Blame, Ending, LegClosed, Reason, WireError

@@ -15,9 +15,14 @@ _QUIET = bytes([*range(0x70, 0x80), *range(0xF0, 0x100)])
 """The segment around zero (ITU-T G.711): 48 dB or more below full scale, which no telephone lets one hear."""
 
 
+def payload_octets(payload: str) -> int:
+    """How many samples a base64 payload holds, one byte each."""
+    return len(payload.rstrip("=")) * 6 // 8
+
+
 def payload_seconds(payload: str) -> float:
     """How long a base64 payload plays, in seconds."""
-    return len(payload.rstrip("=")) * 6 // 8 / BYTES_PER_SECOND
+    return payload_octets(payload) / BYTES_PER_SECOND
 
 
 def is_digital_silence(payload: str) -> bool:

@@ -21,7 +21,7 @@ import trio_websocket
 
 import relay.legs
 from relay.carrier import Placed
-from relay.legs import accept_phone_leg, open_agent_leg
+from relay.handshake import accept_phone_leg, open_agent_leg
 from relay.line import Line
 from relay.outcomes import Ending
 from relay.switchboard import Document
