@@ -4,32 +4,41 @@ Knows no WebSocket, no call and no log, and not what the bytes mean.
 
 Trio wakes a task for each readable socket: it schedules the task, runs it through all its awaits and asks the
 kernel anew for each wait. For 20 ms of audio that is more work than the frame itself. Here a socket is
-registered once; one task reads it and offers the bytes to whoever can take them without waiting. The task
-that waits for them is woken for whatever was not taken.
+registered once, and whenever Trio has nothing to run and is about to sleep, it is us who sleep instead, on
+the sockets of the legs and on Trio's own epoll. A leg's bytes are offered to whoever can take them without
+waiting; the task that waits for them is woken for whatever was not taken.
 """
 
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NoReturn
 
 import trio
+from trio._core import _run as trio_run  # no public name leads to Trio's epoll
 
 from relay.framing import Chunk
 from relay.streams import SocketStream, TLSStream
 
 _AT_ONCE = 256  # sockets in one turn; those beyond come with the next
 _CLOSED = "this stream was closed"
+_is_open = trio.lowlevel.RunVar("listening", default=False)
 
 
-class Listening:
-    """The epoll and its task. Open it with `open_listening`."""
+class Listening(trio.abc.Instrument):
+    """The epoll, and the sleep of Trio's loop. Open it with `open_listening`; there is one in a run."""
 
     def __init__(self) -> None:
+        self._runner = trio_run.GLOBAL_RUN_CONTEXT.runner
+        self._trio = _trios_epoll(self._runner).fileno()
         self._epoll = select.epoll()
+        self._epoll.register(self._trio, select.EPOLLIN)
         self._ears: dict[int, Ear] = {}  # those that are waiting or were just now: at most one for each leg
+        self._problem: BaseException | None = None
+        self._has_failed = trio.Event()
 
     def watch(self, descriptor: int, ear: Ear) -> None:
         """Have `ear` hear whenever there is something to read, an end or an error included."""
@@ -46,14 +55,38 @@ class Listening:
             del self._ears[descriptor]
             self._epoll.unregister(descriptor)
 
-    async def run(self) -> NoReturn:
-        """Listen for as long as the service runs."""
+    def before_io_wait(self, timeout: float) -> None:
+        """Trio is about to sleep for so long, unless something happens meanwhile."""
+        try:
+            self._sleep(timeout)
+        except BaseException as problem:  # noqa: BLE001 - no border: Trio would log it, and run on without us
+            self._problem = problem
+            self._has_failed.set()
+            self._runner.io_manager.force_wakeup()
+
+    def _sleep(self, timeout: float) -> None:
+        """Sleep in Trio's place. Whatever it is to do comes first, as soon as one turn of ours is over."""
+        until, ears, trios = time.perf_counter() + timeout, self._ears, self._trio
         while True:
-            await trio.lowlevel.wait_readable(self._epoll.fileno())
-            for descriptor, _ in self._epoll.poll(0, _AT_ONCE):
-                ear = self._ears.get(descriptor)
-                if ear is not None:  # not closed by one that heard before it
+            is_called = False
+            for descriptor, _ in self._epoll.poll(timeout, _AT_ONCE):
+                ear = ears.get(descriptor)
+                if ear is not None:
                     ear.hear()
+                elif descriptor == trios:  # else one that heard before it has closed it
+                    is_called = True
+            if is_called or not timeout:  # its own wait ends at once
+                return
+            timeout = until - time.perf_counter()
+            if timeout <= 0 or self._runner.runq:
+                self._runner.io_manager.force_wakeup()
+                return
+
+    async def run(self) -> NoReturn:
+        """Raise what goes wrong while Trio sleeps; nothing ever should."""
+        await self._has_failed.wait()
+        assert self._problem is not None
+        raise self._problem
 
     def close(self) -> None:
         """Close the epoll; the sockets are whose they were."""
@@ -134,17 +167,26 @@ class Ear:
         return trio.lowlevel.Abort.SUCCEEDED
 
 
+def _trios_epoll(runner: trio_run.Runner) -> select.epoll:
+    """Where Trio waits. A test holds this against the release of Trio that is pinned."""
+    return runner.io_manager._epoll
+
+
 @asynccontextmanager
 async def open_listening() -> AsyncIterator[Listening | None]:
-    """A listening whose task runs. None on a system without epoll: each leg then waits for itself."""
-    if not hasattr(select, "epoll"):
+    """A listening that hears. None without epoll, or for a second one in a run: each leg waits for itself."""
+    if not hasattr(select, "epoll") or _is_open.get():
         yield None
         return
     listening = Listening()
+    _is_open.set(True)
+    trio.lowlevel.add_instrument(listening)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listening.run, name="listening")
             yield listening
             nursery.cancel_scope.cancel()
     finally:
+        trio.lowlevel.remove_instrument(listening)
+        _is_open.set(False)
         listening.close()

@@ -5,15 +5,17 @@ Must not know WebSockets or calls: sockets, bytes, and who is told of them.
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Callable
 
 import pytest
 import trio
 import trio.testing
+from trio._core import _run as trio_run
 
 from relay.framing import Chunk
-from relay.listening import Ear, Listening, open_listening
+from relay.listening import Ear, Listening, _trios_epoll, open_listening
 from relay.streams import RECEIVE_BYTES, SocketStream
 from tests.far_ends import connected_sockets
 
@@ -152,7 +154,7 @@ async def test_closing_tells_the_reader_and_a_reset_breaks() -> None:
                     await ear.receive()
 
             nursery.start_soon(read)
-            await trio.testing.wait_all_tasks_blocked(0.01)
+            await trio.testing.wait_all_tasks_blocked()
             with pytest.raises(trio.BusyResourceError):
                 await ear.receive()
             ear.close()
@@ -206,7 +208,7 @@ async def test_a_late_close_does_not_deafen_who_has_the_descriptor_by_then() -> 
                 assert await ear.receive() == b"still heard"
 
             nursery.start_soon(read)
-            await trio.testing.wait_all_tasks_blocked(0.01)
+            await trio.testing.wait_all_tasks_blocked()
             gone.close()
             far.sendall(b"still heard")
         ear.close()
@@ -233,3 +235,56 @@ async def test_one_turn_hears_more_sockets_than_one_poll_brings() -> None:
             ear.close()
             await stream.aclose()
             far.close()
+
+
+async def test_trio_sleeps_no_longer_than_it_would_while_we_sleep_in_its_place() -> None:
+    async with open_listening() as listening:
+        ear, stream, far = await ear_on(listening, lambda _: True)
+        heard, slept_at = ear.ear.hear, []
+
+        def hear() -> None:
+            slept_at.append(trio.current_time())
+            heard()
+
+        ear.ear.hear = hear  # type: ignore[method-assign]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ear.receive)
+            await trio.testing.wait_all_tasks_blocked()
+            began = trio.current_time()
+            for _ in range(20):
+                far.sendall(b"audio")  # wakes our sleep, and nobody else
+                await trio.sleep(0.01)
+            assert trio.current_time() - began < 0.4
+            assert len(slept_at) >= 20
+            await trio.to_thread.run_sync(far.sendall, b"and a thread may call")
+            nursery.cancel_scope.cancel()
+        ear.close()
+        await stream.aclose()
+        far.close()
+
+
+async def test_a_second_listening_in_a_run_is_none_and_there_may_be_another_afterwards() -> None:
+    async with open_listening() as first, open_listening() as second:
+        assert (first is None, second) == (False, None)
+    async with open_listening() as third:
+        assert third is not None
+
+
+async def test_what_goes_wrong_in_our_sleep_is_not_passed_over_in_silence() -> None:
+    async def listen() -> None:
+        async with open_listening() as listening:
+            assert listening is not None
+            listening._epoll.close()
+            await trio.sleep(5)
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await listen()
+    assert raised.group_contains(ValueError)
+
+
+async def test_the_release_of_trio_is_one_whose_epoll_and_queue_we_know() -> None:
+    runner = trio_run.GLOBAL_RUN_CONTEXT.runner
+    assert isinstance(_trios_epoll(runner), select.epoll)
+    assert not runner.runq
+    trio.lowlevel.current_trio_token().run_sync_soon(lambda: None)
+    assert callable(runner.io_manager.force_wakeup)

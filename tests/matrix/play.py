@@ -19,6 +19,7 @@ import trio
 import trio.lowlevel
 import trio_websocket
 
+import relay.handshake
 import relay.legs
 from relay.carrier import Placed
 from relay.handshake import accept_phone_leg, open_agent_leg
@@ -207,7 +208,7 @@ async def _open_tcp(_host: str, _port: int) -> Any:
 
 def network() -> AbstractContextManager[object]:
     """Around all that is played: what the relay dials is the agent of the call that dials."""
-    return mock.patch.object(relay.legs, "open_tcp", _open_tcp)
+    return mock.patch.object(relay.handshake, "open_tcp", _open_tcp)
 
 
 async def play(cell: Cell, wire: Wire) -> Played:
