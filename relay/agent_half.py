@@ -31,7 +31,7 @@ PAST_LINES = 200  # of the conversation, the newest; the prompt of a fresh sessi
 OpenAgent = Callable[[str | None], Awaitable[Leg]]
 """Dials the agent, with the account's key or with the resume token that is given."""
 
-log = structlog.get_logger()
+log = structlog.get_logger(subsystem="calls")
 
 
 class AgentHalf:

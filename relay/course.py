@@ -44,7 +44,7 @@ SPOKEN_FAREWELL_SECONDS = 10.0  # for the document after <Connect> to be spoken,
 SAVE_SECONDS = 7.0  # longer than one operation of the ledger may take: then the spool still gets its turn
 NOTICES_SECONDS = 3.0
 
-log = structlog.get_logger()
+log = structlog.get_logger(subsystem="calls")
 
 
 class Course:

@@ -37,7 +37,7 @@ LEAVING = "leaving"  # the note of how a stream was left, in the ledger before t
 # What somebody wanted of a call that was another node's already.
 _PASSED_ON = {Reason.OPERATOR: WishKind.HANG_UP, Reason.NOT_PERMITTED: WishKind.STOP}
 
-log = structlog.get_logger()
+log = structlog.get_logger(subsystem="calls")
 
 
 class Custody:

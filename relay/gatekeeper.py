@@ -33,7 +33,7 @@ from relay.store import LEASE_SECONDS, Store, StoreError
 # answered: somebody is on the phone. A call that rang for longer, or was queued by the carrier, is not.
 FRESH_SECONDS = 90.0
 
-log = structlog.get_logger()
+log = structlog.get_logger(subsystem="calls")
 
 
 class Gatekeeper:

@@ -42,7 +42,7 @@ ENDS_AT_ONCE = 20  # looked after in one round: a question and perhaps a hang-up
 UNCONFIRMED = timedelta(hours=4)  # Twilio ends a call by itself then, whatever became of our hang-ups
 ORPHANS_AT_ONCE = 20  # claimed in one transaction; other nodes claim the next ones meanwhile
 
-log = structlog.get_logger()
+log = structlog.get_logger(subsystem="calls")
 
 
 class Reconciler:

@@ -69,7 +69,7 @@ DAY_SECONDS = 86_400.0
 WAITED_FOR_SECONDS = 5.0  # between two lines that say whom a drain waits for
 LAST_WORD_SECONDS = 2.0  # behind the last hang-up: the carrier's callback about it is answered too
 
-log = structlog.get_logger()
+log = structlog.get_logger(subsystem="service")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,20 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -34,7 +43,9 @@ from relay.shapes import (
     WebURL,
     is_loopback,
 )
+from relay.telemetry.logs import check_levels
 
+LogLevels = Annotated[str, AfterValidator(check_levels)]
 ENV_FILE: Final = Path(".env")
 TOOL_PREFIX: Final = "RELAY_TOOL_SECRET_"  # what begins so is at hand for HTTP tools, and nothing else is
 
@@ -218,8 +229,10 @@ class Settings(BaseModel):
     log_format: Literal["json", "console"] | None = _setting(
         "RELAY_LOG_FORMAT", "json or console; unset: json when stdout is no terminal.", example="json"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = _setting(
-        "RELAY_LOG_LEVEL", "Least level written: debug, info, warning or error.", "info"
+    log_level: LogLevels = _setting(
+        "RELAY_LOG_LEVEL",
+        "Least level written: debug, info, warning or error; then exceptions, as info,web=debug.",
+        "info",
     )
 
     @model_validator(mode="after")

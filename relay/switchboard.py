@@ -45,7 +45,7 @@ REATTACHMENTS = 2  # times that a call goes on after its node died; a third deat
 
 __all__ = ["CallRequest", "Document", "House", "Phase", "Switchboard"]
 
-log = structlog.get_logger()
+log = structlog.get_logger(subsystem="calls")
 
 
 class Phase(Enum):

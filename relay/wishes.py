@@ -17,7 +17,7 @@ from relay.store import Wish, WishKind
 from relay.store.diary import from_fields
 from relay.wire.callbacks import CarrierStatus, StreamEvent
 
-log = structlog.get_logger()
+log = structlog.get_logger(subsystem="calls")
 
 
 def grant(line: Line, wish: Wish) -> None:

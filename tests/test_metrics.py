@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
 from relay.actions import TurnAnswered
 from relay.meter import LOOP_SECONDS, Meter
@@ -232,3 +233,18 @@ def test_names_follow_the_conventions_of_prometheus() -> None:
         assert metric.name.endswith("_seconds") is (metric.kind == "histogram")
         assert bool(metric.buckets) is (metric.kind == "histogram")
         assert metric.help.endswith(".")
+
+
+async def test_a_request_is_a_line_without_its_path_at_debug() -> None:
+    client = client_of(metrics_routes(Metrics()))
+    with capture_logs() as lines:
+        await client.get(
+            "/subjects/+12025550143?token=Sw0rdfish", headers={"Authorization": "Bearer Sw0rdfish"}
+        )
+        await client.get("/metrics?x=Sw0rdfish")
+    assert [(line["log_level"], line["event"], line["route"], line["status"]) for line in lines] == [
+        ("debug", "request", "unmatched", 404),
+        ("debug", "request", "/metrics", 200),
+    ]
+    assert "Sw0rdfish" not in str(lines)
+    assert "2025550143" not in str(lines)

@@ -46,7 +46,7 @@ def serve() -> int:
             settings.log_format, settings.log_level, sys.stdout, secrets=settings.secrets()
         ) as lines_dropped:
             for warning in settings.warnings():
-                structlog.get_logger().warning("setting", warning=warning)
+                structlog.get_logger(subsystem="service").warning("setting", warning=warning)
             gc.freeze()  # else a full collection goes through all that was imported: 0.1 s without a frame
             trio.run(partial(service.serve, settings, log_lines_dropped=lines_dropped))
     except* ConfigurationError as problems:

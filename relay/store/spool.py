@@ -29,7 +29,7 @@ WAITING_LINES = (
 )
 SPOOL_BYTES = 64 * 2**20  # on disk, likewise: hours of full load
 
-log = structlog.get_logger()
+log = structlog.get_logger(subsystem="store")
 
 
 class Spool:

@@ -24,7 +24,7 @@ _SPOKEN = frozenset(
 )
 _SECRET = frozenset({"token", "resume_token", "payload", "audio", "data", "description", "tools", "digit"})
 
-log = structlog.get_logger()
+log = structlog.get_logger(subsystem="calls")
 
 LegName = Literal["phone", "agent"]
 

@@ -23,7 +23,8 @@ from structlog.typing import EventDict, WrappedLogger
 from relay.telemetry.redaction import Redactor
 
 LogFormat = Literal["json", "console"]
-LogLevel = Literal["debug", "info", "warning", "error"]
+
+SUBSYSTEMS: Final = ("calls", "web", "store", "tools", "service", "libraries")
 
 # Lines that may wait for a slow reader: at two a call, some minutes of a busy node in about 4 MB. When it is
 # full the new line is dropped and counted, and the count goes before the next line that gets through.
@@ -40,6 +41,29 @@ _LEVELS: Final = {
 }
 
 
+def check_levels(text: str) -> str:
+    """Text that `read_levels` can read. Raises ValueError, which says what is wrong."""
+    read_levels(text)
+    return text
+
+
+def read_levels(text: str) -> dict[str, int]:
+    """The least level of each subsystem: one for all, then exceptions, as in `info,web=debug`."""
+    common, *exceptions = (part.strip() for part in text.split(","))
+    levels = dict.fromkeys(SUBSYSTEMS, common)
+    for exception in exceptions:
+        subsystem, _, level = exception.partition("=")
+        levels[subsystem] = level
+    if set(levels) - set(SUBSYSTEMS) or set(levels.values()) - set(_LEVELS):
+        raise ValueError(
+            f"must be a level ({', '.join(_LEVELS)}), perhaps with exceptions behind it, as info,web=debug,"
+            f" for {', '.join(SUBSYSTEMS)}"
+        )
+    found = {subsystem: _LEVELS[level] for subsystem, level in levels.items()}
+    # What libraries chatter about below that may be anything, and nobody has looked at it for secrets.
+    return {**found, "libraries": max(found["libraries"], logging.WARNING)}
+
+
 class LogStream(Protocol):
     """Where lines go: any file with a descriptor, such as `sys.stdout`."""
 
@@ -50,18 +74,23 @@ class LogStream(Protocol):
 
 @contextmanager
 def open_logs(
-    format: LogFormat | None, level: LogLevel, stream: LogStream, *, secrets: Collection[str] = ()
+    format: LogFormat | None, levels: str, stream: LogStream, *, secrets: Collection[str] = ()
 ) -> Iterator[Callable[[], int]]:
     """While open, structlog and the warnings of libraries write lines to `stream`; says how many were lost.
 
-    `format` None: for people on a terminal, else JSON. `secrets` are never written, wherever they turn up.
-    At the end what waits is written, for at most FLUSH_SECONDS.
+    `format` None: for people on a terminal, else JSON. `levels`: see `read_levels`. `secrets` are never
+    written, wherever they turn up. At the end what waits is written, for at most FLUSH_SECONDS.
     """
     chosen = format or ("console" if stream.isatty() else "json")
     render = _render_json if chosen == "json" else _console_renderer(colors=stream.isatty())
     stream.flush()  # what was printed before us comes before us
     writer = LineWriter(stream.fileno(), lambda dropped: render(_dropped_lines(dropped)))
-    redactor = Redactor(secrets)
+    redactor, least = Redactor(secrets), read_levels(levels)
+
+    def select(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        if _LEVELS.get(method, logging.ERROR) < least[event["subsystem"]]:
+            raise structlog.DropEvent
+        return event
 
     def redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         return redactor.mapping(event)
@@ -72,6 +101,8 @@ def open_logs(
 
     structlog.configure(
         processors=[
+            _name_subsystem,
+            select,
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -79,7 +110,7 @@ def open_logs(
             redact,
             write,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        wrapper_class=structlog.make_filtering_bound_logger(min(least.values())),
     )
     libraries = LibraryLines()
     root = logging.getLogger()
@@ -95,12 +126,17 @@ def open_logs(
         writer.close()
 
 
+def _name_subsystem(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    event.setdefault("subsystem", "service")
+    return event
+
+
 class LibraryLines(logging.Handler):
     """Routes what libraries log through stdlib `logging` into our lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """One line: a static event, the library's own words under `message`."""
-        logger = structlog.get_logger()
+        logger = structlog.get_logger(subsystem="libraries")
         tell = logger.error if record.levelno >= logging.ERROR else logger.warning
         try:
             message = record.getMessage()

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 TOOL_SECONDS = 5.0  # for one run: the person hears nothing meanwhile
 RESULT_CHARACTERS = 8 * 1024  # of a result; more would only slow the agent's next sentence
 
-log = structlog.get_logger()
+log = structlog.get_logger(subsystem="tools")
 
 
 class ToolRefused(Exception):

@@ -37,7 +37,7 @@ _SECRET = re.compile(r"\$\{(\w+)\}")
 _KINDS = {"string": str, "integer": int, "number": float, "boolean": bool}
 _GLOBAL_UNICAST = IPv6Network("2000::/3")  # all that is assigned: beyond it are addresses in disguise
 
-log = structlog.get_logger()
+log = structlog.get_logger(subsystem="tools")
 Network = Any  # ipaddress has no common base: IPv4Network | IPv6Network
 
 

@@ -46,7 +46,7 @@ from hypercorn.utils import parse_socket_addr
 
 from relay.streams import SocketStream, harden
 
-log = structlog.get_logger()
+log = structlog.get_logger(subsystem="web")
 
 # Connections that the kernel holds ready while the loop is busy; beyond it, clients try again by themselves.
 BACKLOG = 1024

@@ -5,11 +5,14 @@ Knows Quart and the registry; whoever comes through a proxy comes from outside a
 
 from __future__ import annotations
 
+import structlog
 import trio
 from quart import Blueprint, Response, abort, g, request
 from quart.typing import ResponseReturnValue
 
 from relay.telemetry.metrics import CONTENT_TYPE, HTTP_REQUESTS, HTTP_SECONDS, Metrics
+
+log = structlog.get_logger(subsystem="web")
 
 # A tunnel or a balancer adds at least one of them, and its clients cannot take it away again.
 _FORWARDED = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "Via")
@@ -34,7 +37,16 @@ def metrics_routes(metrics: Metrics) -> Blueprint:
     async def count(response: Response) -> Response:
         route = "unmatched" if request.url_rule is None else request.url_rule.rule
         metrics.count(HTTP_REQUESTS, route, str(response.status_code))
-        metrics.observe(HTTP_SECONDS, trio.current_time() - g.asked_at, route)
+        seconds = trio.current_time() - g.asked_at
+        metrics.observe(HTTP_SECONDS, seconds, route)
+        # By its route alone: paths and queries have numbers and ids in them.
+        log.debug(
+            "request",
+            method=request.method,
+            route=route,
+            status=response.status_code,
+            seconds=round(seconds, 4),
+        )
         return response
 
     return routes

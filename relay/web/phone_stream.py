@@ -26,7 +26,7 @@ PENDING_STREAMS = 32  # upgrades without a start at one time; the next one is an
 MESSAGES_BEFORE_START = 5  # `connected` comes first; whoever talks on without a start is not Twilio
 POLICY_VIOLATION = 1008
 
-log = structlog.get_logger()
+log = structlog.get_logger(subsystem="web")
 
 
 def stream_routes(switchboard: Switchboard, trust: Trust, listening: Listening | None = None) -> Blueprint:

@@ -27,7 +27,7 @@ SORRY_UNKNOWN = "We are sorry, this call cannot be connected. Goodbye."
 SORRY_LOST = "We are sorry, there is a technical problem. We will call you again. Goodbye."
 SIGNATURE_CHARACTERS = 28  # 20 bytes of HMAC-SHA1 in base64
 
-log = structlog.get_logger()
+log = structlog.get_logger(subsystem="web")
 
 
 def webhook_routes(switchboard: Switchboard, trust: Trust) -> Blueprint:

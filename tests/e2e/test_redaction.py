@@ -45,7 +45,6 @@ TALK = scene(
 # Each makes the service warn, fail or hurry with something confidential at hand.
 TROUBLES = [
     broken("agent", "mid-speech", "garbage", call={"to": OTHER}),
-    broken("agent", "before-ready", "refuse:401", call={"to": OTHER}),
     scene("refused", call={"to": OTHER}, carrier={"create": "refused:21219"}),
     scene(
         "opt-out",
@@ -53,6 +52,7 @@ TROUBLES = [
         callee={"turn": [{"say": "Please stop calling me.", "pause_seconds": 0.2}]},
         agent={"commit_seconds": 0.3, "turn": [{"reply": EXPLANATION}]},
     ),
+    broken("agent", "before-ready", "refuse:401", call={"to": OTHER}),  # the last: no call is placed then
 ]
 
 
@@ -92,9 +92,9 @@ async def test_no_line_of_a_run_at_its_most_talkative_tells_what_is_confidential
         RELAY_AGENTS_DIR=str(AGENTS),
         RELAY_SUBJECT_KEY=SUBJECT_KEY,
     ) as stage:
+        performance = await stage.play(TALK)
         for trouble in TROUBLES:
             await stage.play(trouble)
-        performance = await stage.play(TALK)
         await annoy(stage)
         assert ending(performance) == ("nobody", "goodbye")
         assert "Then spring it is." in str(performance.record["transcript"])
