@@ -108,7 +108,7 @@ async def serve(
                         house=house,
                         calls=calls,
                         carrier=carrier,
-                        open_agent=agent_opener(settings, listening),
+                        open_agent=agent_opener(settings, _agent_key(settings), listening),
                         store=store,
                         spool=spool,
                         gatekeeper=Gatekeeper(store, rulebook, clock=clock, rule_time=rule_time),
@@ -297,14 +297,17 @@ async def _say_whom_we_wait_for(switchboard: Switchboard) -> None:
         )
 
 
-def agent_opener(settings: Settings, listening: Listening | None = None) -> OpenAgent:
+def _agent_key(settings: Settings) -> str:
+    return settings.require_serving().assemblyai_api_key.get_secret_value()
+
+
+def agent_opener(settings: Settings, key: str, listening: Listening | None = None) -> OpenAgent:
     """Dials the agent's socket; LegClosed (UNREACHABLE) after AGENT_DIAL_SECONDS.
 
     A lost session is asked for at the same host, with its own token instead of the key.
     """
     tls = ssl.create_default_context()
     tls.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # Debian sets it: a connection that was cut would look ended
-    key = settings.require_serving().assemblyai_api_key.get_secret_value()
 
     async def open_agent(resume_token: str | None) -> Leg:
         headers = {"Authorization": f"Bearer {resume_token or key}"}

@@ -52,8 +52,9 @@ async def ask_agent_session(settings: Settings) -> Answer:
 
 async def _open_session(settings: Settings, session: Mapping[str, object]) -> _FirstWord:
     """The first word on a session, which is ended at once. Raises what the leg and the wire raise."""
+    key = settings.require_serving().assemblyai_api_key.get_secret_value()
     with trio.fail_after(READY_SECONDS) as patience:
-        leg = await agent_opener(settings)(None)
+        leg = await agent_opener(settings, key)(None)
         try:
             await leg.send_last(agent.session_update(session))
             while not isinstance(answer := agent.decode(await leg.receive()), _FirstWord):

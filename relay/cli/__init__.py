@@ -22,6 +22,7 @@ from relay.cli.agents import agents
 from relay.cli.calls import Purpose, call, calls
 from relay.cli.dnc import dnc
 from relay.cli.replays import show_replay
+from relay.cli.talks import talk
 from relay.cli.terminal import DONE, FAILED, JSON, USAGE, CommandFailed, complain
 from relay.settings import ConfigurationError, load_settings
 
@@ -30,6 +31,7 @@ app.command(call)
 app.command(agents)
 app.command(calls)
 app.command(dnc)
+app.command(talk)
 
 
 @app.command

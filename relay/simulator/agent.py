@@ -22,6 +22,8 @@ from relay.simulator.ledger import Ledger
 from relay.simulator.outbox import Outbox
 from relay.simulator.scenario import Scenario
 from relay.simulator.session_config import (
+    CLIENT_EVENTS,
+    FATAL_ERRORS,
     RefusedUpdate,
     SessionConfig,
     read_first_update,
@@ -41,19 +43,8 @@ STALL_SECONDS = 15.0  # how long "stop-reading" lasts; then this end reads again
 UNREAD_MESSAGES = 64
 
 POLICY_VIOLATION = 1008
-# After these the live service closes with 1008, whenever they come.
-_FATAL_ERRORS = frozenset(
-    {"unauthorized", "forbidden", "at_capacity", "concurrency_exceeded", "agent_init_failed", "agent_timeout"}
-    | {"agent_not_found", "session_not_found", "session_expired", "session_forbidden"}
-)
-
 # How the session opens: faults that are no event of the connection but a change in what is sent.
 _OPENING_FAULTS = frozenset({"wrong-format", "never-ready", "ready-without-config"})
-
-_CLIENT_EVENTS = frozenset(
-    {"session.update", "session.resume", "session.end", "input.audio", "tool.result"}
-    | {"reply.create", "reply.cancel", "conversation.message"}
-)
 
 Session = Mapping[str, Any]
 
@@ -93,6 +84,12 @@ class AgentEmulator:
         if kept is None or not kept.is_resumable or kept.resume_token != token:
             return None
         return self._sessions.pop(session_id)
+
+    def learn(self, text: str) -> None:
+        """The callee is about to say this, which no scenario has foreseen."""
+        for kept in self._sessions.values():
+            if kept._conversation is not None:
+                kept._conversation.learn(text)
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Serve one connection to its end, over any stream, and leave nothing open."""
@@ -226,7 +223,7 @@ class _Connection:
         elif not self._obey(kind, event, nursery):
             known = f"Invalid message format for type '{kind}'"
             unknown = f"Unknown message type: {kind}"
-            self._reject("invalid_format", known if kind in _CLIENT_EVENTS else unknown)
+            self._reject("invalid_format", known if kind in CLIENT_EVENTS else unknown)
 
     def _obey(self, kind: str, event: dict[str, Any], nursery: trio.Nursery) -> bool:
         """Act on a message after the first update; whether it had a form that is known."""
@@ -395,6 +392,6 @@ class _Connection:
         self._ledger.record("agent", "noted", "mishap", {"kind": kind})
         if kind.startswith("error:"):
             code = kind.removeprefix("error:")
-            self._report(code, "Injected", fatal=code in _FATAL_ERRORS or self._conversation is None)
+            self._report(code, "Injected", fatal=code in FATAL_ERRORS or self._conversation is None)
         else:
             self._outbox.strike(kind)

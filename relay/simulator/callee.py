@@ -93,6 +93,16 @@ class Callee:
         self._keys: deque[str | None] = deque()  # those still to be pressed, with the frames between them
         self._waited_frames = 0
 
+    def add(self, turn: CalleeTurn) -> None:
+        """One thing more to do, behind all others."""
+        self._turns.append(turn)
+
+    def leave(self) -> None:
+        """Hang up in the next frame, whatever was to be said."""
+        self._speech.clear()
+        self._keys.clear()
+        self._turns = deque([CalleeTurn(when="answered", pause_seconds=0, hang_up=True)])
+
     def live_frame(self, heard: bytes) -> Moment:
         """Hear one frame of the telephone and answer with one."""
         notices = [notice for notice in [self._ear.hear(heard)] if notice]

@@ -146,6 +146,10 @@ class Conversation:
             if self._activity.speaking:
                 self._follow_callee()
 
+    def learn(self, text: str) -> None:
+        """The callee is about to say what no scenario has foreseen."""
+        self._recogniser.learn(text)
+
     def take_result(self, call_id: str) -> str | None:
         """A tool's result has come; returns what is wrong with that, if anything."""
         call = self._calls.get(call_id)

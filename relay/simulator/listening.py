@@ -68,15 +68,24 @@ class Recogniser:
     """Knows what the callee may say, and recognises it by its very bytes, which a relay must not touch."""
 
     def __init__(self, utterances: Sequence[str], voices: Voices) -> None:
-        self._expected = list(dict.fromkeys(utterances))
+        self._voices = voices
+        self._expected: list[str] = []
         self._size: Counter[str] = Counter()
         self._spoken_in: dict[bytes, list[str]] = {}
-        for text in self._expected:
-            for frame in filter(is_loud, frames(voices.say("callee", text))):
-                self._size[text] += 1
-                self._spoken_in.setdefault(frame, []).append(text)
+        for text in utterances:
+            self.learn(text)
         self._votes: Counter[str] = Counter()  # keeps the order in which utterances were first heard
         self._understood: set[str] = set()
+
+    def learn(self, text: str) -> None:
+        """One thing more that the callee may say."""
+        if text in self._size:
+            return
+        self._expected.append(text)
+        self._size[text] = 0
+        for frame in filter(is_loud, frames(self._voices.say("callee", text))):
+            self._size[text] += 1
+            self._spoken_in.setdefault(frame, []).append(text)
 
     def hear(self, frame: bytes) -> None:
         """Take the next frame of the callee's audio."""

@@ -23,6 +23,17 @@ _IMMUTABLE = (
 
 KeyTerm = Annotated[str, Field(max_length=50)]
 
+# After these the live service closes with 1008, whenever they come.
+FATAL_ERRORS = frozenset(
+    {"unauthorized", "forbidden", "at_capacity", "concurrency_exceeded", "agent_init_failed", "agent_timeout"}
+    | {"agent_not_found", "session_not_found", "session_expired", "session_forbidden"}
+)
+
+CLIENT_EVENTS = frozenset(
+    {"session.update", "session.resume", "session.end", "input.audio", "tool.result"}
+    | {"reply.create", "reply.cancel", "conversation.message"}
+)
+
 
 class RefusedUpdate(Exception):
     """The update is not accepted: the fields of the `session.error` that answers it."""
