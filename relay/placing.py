@@ -41,6 +41,8 @@ class CallRequest:
     time_limit_seconds: int | None = None
     record: bool = False
     machine_detection: MachineDetection = "off"
+    state: str | None = None  # where the callee is known to be, besides what the number says
+    zone: str | None = None
     idempotency_key: str | None = None
     digest: str | None = None  # of the request's body: the same key with another body is a conflict
 
@@ -101,6 +103,10 @@ class Office:
             machine_detection=request.machine_detection,
             purpose=request.purpose or profile.purpose,
             variables=dict(request.variables),
+            from_=house.from_number,
+            seller=profile.seller or profile.name,
+            state=request.state,
+            zone=request.zone,
             idempotency_key=request.idempotency_key,
             request_digest=request.digest,
             owner=house.node,
@@ -147,10 +153,12 @@ class Office:
             call_id=record.id,
             attempt=0,
             to=record.to,
-            from_=self._house.from_number,
+            from_=record.from_ or self._house.from_number,
             declared=Purpose(profile.purpose),
-            seller=profile.seller or profile.name,
+            seller=record.seller or profile.seller or profile.name,
             asked=asked,
+            state=record.state,
+            zone=record.zone,
         )
         toolbox = Toolbox(tools, CallContext(record.id, record.to, record.variables))
         order, said_first = self._order(record), announcement(profile, record.variables)

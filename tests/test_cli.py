@@ -260,14 +260,22 @@ async def test_a_number_that_may_be_dialled_is_explained_rule_by_rule(relay: Rel
     assert {rule.id for rule in load_rulebook().rules} <= {finding["rule"] for finding in told}
 
 
-@pytest.mark.parametrize("words", [("--agent", "telemarketing"), ("--purpose", "telemarketing")])
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("--agent", "telemarketing"), "consent-missing"),
+        (("--purpose", "telemarketing"), "consent-missing"),
+        (("--zone", "Asia/Tokyo"), "outside-hours"),
+        (("--state", "US-HI"), "outside-hours"),
+    ],
+)
 async def test_a_number_that_may_not_be_dialled_is_exit_status_1(
-    relay: Relay, words: tuple[str, ...]
+    relay: Relay, words: tuple[str, ...], code: str
 ) -> None:
     status, out, err = await relay("check", "--number", NUMBER, *words)
     assert status == 1
     assert "refuse" in out
-    assert err.startswith("relay: consent-missing: ")
+    assert err.startswith(f"relay: {code}: ")
 
 
 async def test_an_agent_without_a_number_is_a_mistake_of_usage(relay: Relay) -> None:

@@ -183,6 +183,32 @@ async def test_the_set_clock_is_for_date_and_hour_alone(autojump_clock: MockCloc
         assert line.record.started_at.year == EPOCH.year
 
 
+MORNING = datetime(2026, 3, 10, 13, tzinfo=UTC)  # nine where NUMBER was issued, six in California
+
+
+@pytest.mark.parametrize(
+    ("address", "code"),
+    [
+        ({}, None),
+        ({"zone": "America/Los_Angeles"}, "outside-hours"),
+        ({"state": "US-CA"}, "outside-hours"),
+        ({"state": "US-CA", "zone": "America/Chicago"}, None),  # the zone says where in the state
+        ({"zone": "Nowhere/At_All"}, "zone-unknown"),
+    ],
+)
+async def test_the_address_that_a_request_gives_counts_besides_the_number(
+    autojump_clock: MockClock, address: dict[str, str], code: str | None
+) -> None:
+    async with open_desk(rule_time=lambda: MORNING) as desk:
+        line = await desk.placed(to=NUMBER, **address)
+        assert (line.forbidden and line.forbidden.code) == code
+        (verdict,) = await desk.store.verdicts(line.record.id)
+        if code != "zone-unknown":
+            assert {"America/New_York", *filter(None, [address.get("zone")])} <= set(verdict["zones"])
+            assert {"US-DC", *filter(None, [address.get("state")])} <= set(verdict["places"])
+        desk.board.cut_all()
+
+
 def test_a_set_clock_goes_on_from_where_it_was_set() -> None:
     assert rule_time_from(None)() is None
     shown = rule_time_from(NIGHT)()

@@ -285,6 +285,16 @@ async def test_a_window_that_closed_since_does_not_part_people(autojump_clock: M
         await pair.first.reconciler.renew()
 
 
+async def test_another_node_weighs_the_address_too_that_the_request_gave(autojump_clock: MockClock) -> None:
+    times = [datetime(2026, 3, 10, 18, tzinfo=UTC)]
+    async with open_pair(rule_time=lambda: times[-1]) as pair:
+        lines = [await pair.first.placed(), await pair.first.placed(zone="America/Halifax")]
+        times.append(datetime(2026, 3, 11, 0, 15, tzinfo=UTC))  # 20:15 in Washington, 21:15 in Halifax
+        documents = [await pair.second.board.document(line.record.id, 0) for line in lines]
+        assert documents == [Document.CONNECT, Document.HANG_UP]
+        pair.first.board.cut_all()
+
+
 async def test_without_the_ledger_nobody_takes_a_call_over(autojump_clock: MockClock) -> None:
     async with open_pair() as pair:
         call_id = await pair.talk()

@@ -96,6 +96,8 @@ def check(
     number: str | None = None,
     agent: str | None = None,
     purpose: Purpose | None = None,
+    state: str | None = None,
+    zone: str | None = None,
     hold: float = 10.0,
     json: JSON = False,
 ) -> int:
@@ -112,16 +114,21 @@ def check(
         With --number: which agent would speak.
     purpose
         With --number: the agent's own, or a stricter one.
+    state
+        With --number: where the callee is known to be (US-TX).
+    zone
+        With --number: the callee's time zone (America/Chicago).
     hold
         For so many seconds an idle WebSocket is held open through PUBLIC_URL, to find what would cut calls;
         as long as a call is the proof. 0 leaves it out.
     """
+    given = {"agent": agent, "purpose": purpose, "state": state, "zone": zone}
     if number is not None:
         from relay.cli.explain import explain
 
-        return explain(number, agent, purpose, as_json=json)
-    if agent or purpose:
-        complain("--agent and --purpose say nothing without --number")
+        return explain(number, given, as_json=json)
+    if useless := [f"--{name}" for name, value in given.items() if value]:
+        complain(f"{' and '.join(useless)} say nothing without --number")
         return USAGE
     from relay.check import run_check
 

@@ -30,6 +30,8 @@ def call(
     machine_detection: Literal["off", "enable", "detect-message-end"] = "off",
     time_limit: int | None = None,
     purpose: Purpose | None = None,
+    state: str | None = None,
+    zone: str | None = None,
     json: JSON = False,
 ) -> int:
     """Place a call through the service at RELAY_URL.
@@ -48,6 +50,10 @@ def call(
         Seconds until the call ends, at most RELAY_MAX_CALL_SECONDS.
     purpose
         The agent's own, or a stricter one.
+    state
+        Where the callee is known to be (US-TX): its hours and rules count besides those of the number.
+    zone
+        The callee's time zone (America/Chicago), likewise.
     """
     variables = dict(pair.split("=", 1) for pair in var if "=" in pair)
     if len(variables) != len(var):
@@ -61,7 +67,8 @@ def call(
         "machine_detection": machine_detection,
     }
     body |= {"time_limit": time_limit} if time_limit is not None else {}
-    body |= {"purpose": purpose} if purpose is not None else {}
+    given = {"purpose": purpose, "state": state, "zone": zone}
+    body |= {name: value for name, value in given.items() if value is not None}
     placed = ask("POST", "/v1/calls", json=body)
     if json:
         print_json(placed)

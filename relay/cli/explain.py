@@ -5,6 +5,8 @@ Knows the answer of the operator's API, and no rule.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.console import Console
 from rich.table import Table
 
@@ -14,9 +16,9 @@ from relay.cli.terminal import DONE, FAILED, complain, print_json
 _STYLES = {"pass": "green", "refuse": "red", "overridden": "yellow", "not-applicable": "dim"}
 
 
-def explain(number: str, agent: str | None, purpose: str | None, *, as_json: bool) -> int:
-    """Print what was weighed; the refusal that speaks goes to stderr."""
-    asked = {"to": number, "agent": agent, "purpose": purpose}
+def explain(number: str, given: Mapping[str, str | None], *, as_json: bool) -> int:
+    """Print what was weighed of a number and what is `given` besides; the refusal goes to stderr."""
+    asked = {"to": number, **given}
     found = ask("POST", "/v1/check", json={name: value for name, value in asked.items() if value is not None})
     if as_json:
         print_json(found)

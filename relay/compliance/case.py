@@ -87,6 +87,11 @@ class Revocation:
     purpose: Purpose | None = None
     seller: str | None = None
 
+    def concerns(self, purpose: Purpose, seller: str) -> bool:
+        """Whether it is about such a call: whoever refuses one purpose refuses the stricter ones with it."""
+        of_purpose = self.purpose is None or purpose.strictness >= self.purpose.strictness
+        return of_purpose and self.seller in (None, seller)
+
 
 @dataclass(frozen=True, slots=True)
 class ListCopy:

@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 from typing import assert_never
 from zoneinfo import ZoneInfo
 
-from relay.compliance.case import OWN_LIST, Consent, ConsentForm, DialRequest, Facts, Purpose, Revocation
+from relay.compliance.case import OWN_LIST, Consent, ConsentForm, DialRequest, Facts, Purpose
 from relay.compliance.hours import holiday_on, is_open
 from relay.compliance.numbers import Location
 from relay.compliance.rulebook import Rulebook
@@ -116,7 +116,7 @@ def judge_revocation(request: DialRequest, facts: Facts, now: datetime) -> Findi
     """Whoever revoked consent to calls like this one is not rung, unless they consented anew afterwards."""
     if facts.revocations is None or facts.consents is None:
         return _unknown("revocation", "whether consent was revoked")
-    ours = [entry for entry in facts.revocations if _concerns(entry, request)]
+    ours = [entry for entry in facts.revocations if entry.concerns(request.purpose, request.seller)]
     if not ours:
         return passed("revocation", "Nobody revoked consent to calls like this one.")
     latest = max(entry.at for entry in ours)
@@ -149,7 +149,7 @@ def _judge_consent(rule: ConsentRule, case: Case) -> Finding:
     request, facts = case.request, case.facts
     if facts.consents is None or facts.revocations is None:
         return _unknown(rule.id, "whether consent is on record", rule.source)
-    revoked = [entry.at for entry in facts.revocations if _concerns(entry, request)]
+    revoked = [entry.at for entry in facts.revocations if entry.concerns(request.purpose, request.seller)]
     for entry in facts.consents:
         in_form = entry.form in (rule.form, ConsentForm.WRITTEN)
         if in_form and _holds(entry, request, case.now) and all(at < entry.given_at for at in revoked):
@@ -219,12 +219,6 @@ def _holds(entry: Consent, request: DialRequest, now: datetime) -> bool:
         and (entry.expires_at is None or now < entry.expires_at)
         and entry.text_shown != ""
     )
-
-
-def _concerns(entry: Revocation, request: DialRequest) -> bool:
-    """Whoever refuses one purpose refuses the stricter ones with it."""
-    of_purpose = entry.purpose is None or request.purpose.strictness >= entry.purpose.strictness
-    return of_purpose and entry.seller in (None, request.seller)
 
 
 def _not_applicable(rule: Rule, why: str) -> Finding:

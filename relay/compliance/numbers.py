@@ -52,8 +52,11 @@ def locate(to: str, state: str | None, zone: str | None, places: Mapping[str, Pl
         return number
     if state is not None and not _STATE.fullmatch(state):
         return Refusal("place-unknown", f"{state!r} is not an ISO 3166-2 code such as US-TX.")
-    if zone is not None and not _exists(zone):
-        return Refusal("zone-unknown", f"{zone!r} is not an IANA time zone such as America/Chicago.")
+    if zone is not None:
+        try:
+            zone_that_exists(zone)
+        except ValueError as problem:
+            return Refusal("zone-unknown", str(problem))
     homes = _places_of(number, places)
     zones = [known for known in timezone.time_zones_for_number(number) if known != _UNKNOWN_ZONE]
     # The library names one zone where an area code has two (+1 850: only New York for most of Pensacola), and
@@ -118,9 +121,9 @@ def _zones_of(codes: Iterable[str], places: Mapping[str, Place]) -> list[str]:
     return zones
 
 
-def _exists(zone: str) -> bool:
+def zone_that_exists(zone: str) -> str:
+    """The zone, if this machine knows it; ValueError otherwise."""
     try:
-        ZoneInfo(zone)
+        return ZoneInfo(zone).key
     except (KeyError, ValueError, OSError):
-        return False
-    return True
+        raise ValueError(f"{zone[:64]!r} is not an IANA time zone such as America/Chicago.") from None

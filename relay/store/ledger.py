@@ -240,7 +240,7 @@ class Store(Protocol):
         """Record a consent."""
 
     async def revoke(self, number: str, revocation: Revocation) -> None:
-        """Record that consent was taken back; of everything: owners of live calls find STOP wishes."""
+        """Record that consent was taken back; owners of the live calls that it concerns find STOP wishes."""
 
     # ---- proof and privacy --------------------------------------------------------------------------------
 

@@ -14,7 +14,16 @@ from typing import Any
 
 import trio
 
-from relay.compliance.case import OWN_LIST, SPENDING, Consent, DialRequest, Facts, ListCopy, Revocation
+from relay.compliance.case import (
+    OWN_LIST,
+    SPENDING,
+    Consent,
+    DialRequest,
+    Facts,
+    ListCopy,
+    Purpose,
+    Revocation,
+)
 from relay.compliance.gate import Permit, Refused
 from relay.store.chain import SealedEntry, Verification, verify
 from relay.store.diary import as_fields, from_fields, heard_at, seal_fresh
@@ -260,9 +269,10 @@ class MemoryStore(Store):
         self._wishes.append(Wish(call_id, kind, fields or {}))
         return True
 
-    def _stop(self, numbers: Collection[str | None]) -> None:
+    def _stop(self, numbers: Collection[str | None], taken: Revocation) -> None:
         live = (kept.record for kept in self._alive() if kept.record.to in numbers)
-        self._wishes += [Wish(record.id, WishKind.STOP) for record in live]
+        concerned = (record for record in live if taken.concerns(Purpose(record.purpose), record.seller))
+        self._wishes += [Wish(record.id, WishKind.STOP) for record in concerned]
 
     async def wishes(self, node: str) -> list[Wish]:
         await trio.lowlevel.checkpoint()
@@ -309,7 +319,8 @@ class MemoryStore(Store):
         for position, entry in enumerate(entries, len(self._listed) + 1):
             # No database to protect: the number stands for its own hash.
             self._listed.append(replace(entry, subject=entry.number or entry.subject, position=position))
-        self._stop({e.number for e in entries if e.listing is Listing.ADDED and e.list == OWN_LIST})
+        added = {e.number for e in entries if e.listing is Listing.ADDED and e.list == OWN_LIST}
+        self._stop(added, Revocation(self._clock()))
 
     async def suppressions(self, after: int, limit: int) -> list[ListEntry]:
         await trio.lowlevel.checkpoint()
@@ -326,8 +337,7 @@ class MemoryStore(Store):
     async def revoke(self, number: str, revocation: Revocation) -> None:
         await trio.lowlevel.checkpoint()
         self._revocations.append((number, revocation))
-        if revocation.purpose is None and revocation.seller is None:
-            self._stop({number})
+        self._stop({number}, revocation)
 
     # ---- proof and privacy --------------------------------------------------------------------------------
 

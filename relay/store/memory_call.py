@@ -56,5 +56,6 @@ class KeptCall:
         self.blank()
         self.erased = True
         nothing: dict[str, Any] = {"counts": {}, "notices": [], "variables": {}, "to": ""}
+        nothing |= {"from_": "", "seller": "", "state": None, "zone": None}
         ending = self.record.ending and replace(self.record.ending, detail="")
         self.record = replace(self.record, **nothing, stream_sid=None, session_id=None, ending=ending)

@@ -120,8 +120,9 @@ DETAILS = (
 class CallRecord:
     """Everything that is known of one call. Durations in seconds, instants in UTC.
 
-    `owner` is the node that holds it, `fence` the number under which it does, `attempt` the newest stream,
-    `kept` how many entries the store has. `to` is empty once it was erased.
+    `from_` is the caller id, `seller` whom we call for; `state` and `zone` are what the request said of the
+    address (ISO 3166-2, IANA). `owner` is the node that holds it, `fence` the number under which it does,
+    `attempt` the newest stream, `kept` how many entries the store has. `to` is empty once it was erased.
     """
 
     id: str
@@ -133,6 +134,10 @@ class CallRecord:
     machine_detection: MachineDetection = "off"
     purpose: str = "informational"
     variables: dict[str, str] = field(default_factory=dict)
+    from_: str = ""
+    seller: str = ""
+    state: str | None = None
+    zone: str | None = None
     idempotency_key: str | None = None
     request_digest: str | None = None
     owner: str | None = None
@@ -169,6 +174,10 @@ class CallRecord:
             "time_limit": self.time_limit_seconds,
             "record": self.record,
             "machine_detection": self.machine_detection,
+            "from": self.from_,
+            "seller": self.seller,
+            "state": self.state,
+            "zone": self.zone,
         }
 
     # ---- what happens -------------------------------------------------------------------------------------
@@ -318,7 +327,11 @@ class CallRecord:
         """The whole record as the contract shows it."""
         return {
             **self.summary(),
+            "from": self.from_,
+            "seller": self.seller,
             "purpose": self.purpose,
+            "state": self.state,
+            "zone": self.zone,
             "ending": self.ending and self.ending.as_json(),
             "ending_detail": self.ending.detail if self.ending else None,
             "started_at": stamp(self.started_at),

@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from relay.compliance.case import Purpose, Revocation
 from relay.store import sql_calls
 from relay.store.chain import canonical
 from relay.store.ledger import Wish, WishKind, stream_nonce
@@ -134,12 +135,15 @@ def wish(connection: sa.Connection, call_id: str, kind: WishKind, fields: dict[s
     return alive is not None
 
 
-def stop_subjects(connection: sa.Connection, subjects: Collection[str]) -> None:
-    """Leave a STOP wish at every live call to these."""
-    live = sa.select(calls.c.id).where(calls.c.subject.in_(subjects), _ALIVE)
+def stop_subjects(connection: sa.Connection, subjects: Collection[str], taken: Revocation) -> None:
+    """Leave a STOP wish at the live calls to these which this concerns."""
+    found = sa.select(calls.c.id, calls.c.purpose, calls.c.intent).where(
+        calls.c.subject.in_(subjects), _ALIVE
+    )
     stops = [
-        {"call_id": call_id, "kind": WishKind.STOP.value, "fields": "{}"}
-        for call_id in connection.execute(live).scalars()
+        {"call_id": row.id, "kind": WishKind.STOP.value, "fields": "{}"}
+        for row in connection.execute(found)
+        if taken.concerns(Purpose(row.purpose), json.loads(row.intent).get("seller", ""))
     ]
     if stops:
         connection.execute(wishes.insert(), stops)

@@ -154,7 +154,7 @@ def suppress(connection: sa.Connection, listed: Sequence[ListEntry]) -> None:
     # Our own list is somebody's word to us; an imported one counts before a dial, for purposes that ask.
     added = {e.subject for e in listed if e.listing is Listing.ADDED and e.list == OWN_LIST}
     if added:
-        sql_holds.stop_subjects(connection, added)
+        sql_holds.stop_subjects(connection, added, Revocation(listed[0].at))
 
 
 def list_page(connection: sa.Connection, after: int, limit: int) -> list[ListEntry]:
@@ -177,12 +177,11 @@ def consent(connection: sa.Connection, subject: str, given: Consent) -> None:
 
 
 def revoke(connection: sa.Connection, subject: str, taken: Revocation) -> None:
-    """Insert a revocation; one of everything stops live calls."""
+    """Insert a revocation, and stop the live calls that it concerns."""
     _take_turn(connection)
     fields = {name: getattr(taken, name) for name in Revocation.__dataclass_fields__}
     connection.execute(revocations.insert().values(subject=subject, **fields))
-    if taken.purpose is None and taken.seller is None:
-        sql_holds.stop_subjects(connection, {subject})
+    sql_holds.stop_subjects(connection, {subject}, taken)
 
 
 # ---- privacy ---------------------------------------------------------------------------------------------

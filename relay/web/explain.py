@@ -19,6 +19,7 @@ from relay.store import Store
 from relay.store.list_csv import Number
 from relay.web.answers import error
 from relay.web.bearer import bearer_only
+from relay.web.operator import State, Zone
 
 NO_CALL = "none"  # in the verdict, where the name of the call would stand
 
@@ -31,6 +32,8 @@ class CheckBody(BaseModel):
     to: Number
     agent: str = DEFAULT_AGENT
     purpose: Purpose | None = None
+    state: State | None = None
+    zone: Zone | None = None
 
 
 def explain_routes(
@@ -62,6 +65,8 @@ def explain_routes(
             declared=Purpose(profile.purpose),
             seller=profile.seller or profile.name,
             asked=data.purpose,
+            state=data.state,
+            zone=data.zone,
         )
         now = clock()
         facts = await store.facts(data.to, now)

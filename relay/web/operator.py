@@ -10,12 +10,13 @@ from typing import Annotated, Any, Literal
 
 import orjson
 import trio
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from quart import Blueprint, Response, jsonify, request
 from quart.typing import ResponseReturnValue
 from quart_schema import document_headers, security_scheme, validate_querystring, validate_request
 
 from relay.carrier import MachineDetection
+from relay.compliance.numbers import zone_that_exists
 from relay.outcomes import Refusal
 from relay.store import CallRecord, Status, Store
 from relay.store.list_csv import Number
@@ -37,6 +38,10 @@ _STATUS = {
 }
 
 Value = Annotated[str, StringConstraints(max_length=2000)]
+State = Annotated[
+    str, StringConstraints(pattern=r"^[A-Z]{2}-[A-Z0-9]{1,3}$"), Field(description="ISO 3166-2")
+]
+Zone = Annotated[str, AfterValidator(zone_that_exists), Field(description="IANA, such as America/Chicago")]
 
 
 class CallBody(BaseModel):
@@ -51,6 +56,8 @@ class CallBody(BaseModel):
     time_limit: int | None = Field(default=None, ge=10, description="seconds, at most RELAY_MAX_CALL_SECONDS")
     record: bool = False
     machine_detection: MachineDetection = "off"
+    state: State | None = None
+    zone: Zone | None = None
 
 
 class HangUpBody(BaseModel):
@@ -99,8 +106,10 @@ def operator_routes(
                 time_limit_seconds=data.time_limit,
                 record=data.record,
                 machine_detection=data.machine_detection,
+                state=data.state,
+                zone=data.zone,
                 idempotency_key=key,
-                digest=_digest(data.model_dump()),
+                digest=_digest(data.model_dump(exclude_none=True)),
             )
         )
         if isinstance(placed, Refusal):

@@ -44,6 +44,21 @@ async def test_what_is_no_number_is_a_bad_value_and_leaves_no_record(to: str, tm
         assert (await stage.http.get("/v1/calls")).json()["calls"] == []
 
 
+async def test_what_the_request_says_of_the_address_is_judged_and_kept(tmp_path: Path) -> None:
+    async with quiet_stage(tmp_path, RELAY_CLOCK="2026-03-10T13:00:00Z") as stage:  # 9:00 in Washington
+        for address, status in (
+            ({"zone": "Central"}, 422),
+            ({"state": "Texas"}, 422),
+            ({"state": "US-CA"}, 403),
+        ):
+            answer = await stage.http.post("/v1/calls", json={**ORDER, **address})
+            assert (answer.status_code, answer.is_success) == (status, False), answer.text
+        (call,) = (await stage.http.get("/v1/calls")).json()["calls"]
+        kept = (await stage.http.get(f"/v1/calls/{call['id']}")).json()
+        assert (kept["state"], kept["zone"], kept["ending"]["reason"]) == ("US-CA", None, "not-permitted")
+        assert stage.carrier.calls == {}
+
+
 async def test_a_listed_number_is_not_dialled(tmp_path: Path) -> None:
     async with quiet_stage(tmp_path) as stage:
         listed = await stage.http.post("/v1/dnc", json={"number": CALLEE, "source": "letter"})
@@ -55,7 +70,7 @@ async def test_a_listed_number_is_not_dialled(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("event", "seconds", "carrier"),
-    [("ringing", 3.0, {"ring_seconds": 20}), ("input.audio", 6.0, {"ring_seconds": 0.1})],
+    [("ringing", 3.0, {"ring_seconds": 20}), ("input.audio", 5.0, {"ring_seconds": 0.1})],
 )
 async def test_a_number_listed_while_it_rings_or_talks_is_hung_up_in_time(
     event: str, seconds: float, carrier: dict[str, float], tmp_path: Path

@@ -34,13 +34,22 @@ async def known(store: Store, call_id: str) -> CallRecord:
 
 async def test_a_new_call_is_kept_with_all_that_was_asked_for(store: Store) -> None:
     record = a_call(
-        record=True, machine_detection="enable", purpose="collections", variables={"name": "Ada ☎"}
+        record=True,
+        machine_detection="enable",
+        purpose="collections",
+        variables={"name": "Ada ☎"},
+        from_="+12025550100",
+        seller="Acme",
+        state="US-TX",
+        zone="America/Chicago",
     )
     assert await store.add(record) is record
     found = await known(store, record.id)
     assert found.as_json() == record.as_json()
     assert found.intent() == record.intent()
     assert (found.record, found.machine_detection, found.variables) == (True, "enable", {"name": "Ada ☎"})
+    assert (found.from_, found.seller) == ("+12025550100", "Acme")
+    assert (found.state, found.zone) == ("US-TX", "America/Chicago")
 
 
 async def test_an_unknown_call_is_none(store: Store) -> None:

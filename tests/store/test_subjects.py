@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 import trio
 
 from relay.compliance.case import (
@@ -110,6 +111,28 @@ async def test_consents_and_revocations_are_kept(store: Store) -> None:
     facts = await store.facts(NUMBER, NOW)
     assert facts.consents == (CONSENT,)
     assert facts.revocations == (Revocation(NOW, Purpose.TELEMARKETING), Revocation(NOW))
+
+
+@pytest.mark.parametrize(
+    ("revocation", "stopped"),
+    [
+        (Revocation(NOW), True),
+        (Revocation(NOW, purpose=Purpose.INFORMATIONAL), True),
+        (Revocation(NOW, purpose=Purpose.COLLECTIONS), True),
+        (Revocation(NOW, purpose=Purpose.TELEMARKETING), False),
+        (Revocation(NOW, seller="Acme"), True),
+        (Revocation(NOW, seller="Somebody Else"), False),
+        (Revocation(NOW, purpose=Purpose.COLLECTIONS, seller="Acme"), True),
+    ],
+)
+async def test_a_revocation_stops_the_live_calls_that_it_concerns(
+    store: Store, revocation: Revocation, stopped: bool
+) -> None:
+    await store.add(a_call(owner="a", purpose="collections", seller="Acme"))
+    await store.revoke(OTHER, revocation)
+    assert await store.wishes("a") == []
+    await store.revoke(NUMBER, revocation)
+    assert [wish.kind for wish in await store.wishes("a")] == ([WishKind.STOP] if stopped else [])
 
 
 async def test_lists_say_as_of_when_they_are_true(store: Store) -> None:

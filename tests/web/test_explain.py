@@ -100,6 +100,14 @@ async def test_the_clock_of_the_rules_counts_for_the_hours(store: MemoryStore) -
     assert (await explain(client_at(store, NIGHT, lambda: NOON)))["allowed"] is True
 
 
+async def test_an_address_that_is_given_counts_besides_the_number(store: MemoryStore) -> None:
+    early = NOON.replace(hour=14)  # nine in Washington
+    assert (await explain(client_at(store, early)))["allowed"] is True
+    found = await explain(client_at(store, early), state="US-WA", zone="America/Los_Angeles")
+    assert found["refusal"]["code"] == "outside-hours"
+    assert found["verdict"]["places"] == ["US-DC", "US-WA"]
+
+
 async def test_a_number_without_a_place_is_explained_too(store: MemoryStore) -> None:
     found = await explain(client_at(store, NOON), to="+18005550143")
     assert found["refusal"]["code"] == "number-kind"
@@ -114,7 +122,14 @@ async def test_asking_leaves_no_trace(store: MemoryStore) -> None:
 
 @pytest.mark.parametrize(
     ("body", "code"),
-    [({"agent": "nobody"}, "unknown-agent"), ({"to": "202"}, "bad-value"), ({"purpose": "x"}, "bad-value")],
+    [
+        ({"agent": "nobody"}, "unknown-agent"),
+        ({"to": "202"}, "bad-value"),
+        ({"purpose": "x"}, "bad-value"),
+        ({"state": "Texas"}, "bad-value"),
+        ({"zone": "Central"}, "bad-value"),
+        ({"zone": "../../etc/passwd"}, "bad-value"),
+    ],
 )
 async def test_what_cannot_be_explained_is_refused(
     store: MemoryStore, body: dict[str, str], code: str
