@@ -60,7 +60,7 @@ test: $(VENV)/.dev ## every test that this machine can run; RELAY_TEST_ALL=1: la
 	$(TESTS) $(ALONE) $(ARGS)
 
 .PHONY: test-system
-test-system: $(VENV)/.dev dist/relay ## the shipped things as a whole: the single file, alerts and dashboard
+test-system: $(VENV)/.dev dist/relay dist/.wheel ## the shipped things as a whole: single file, wheel, nodes, alerts
 	$(BIN)/python -m pytest tests/system $(ARGS)
 
 .PHONY: campaigns
@@ -136,17 +136,39 @@ PACKED := $(shell find relay -type f -not -name '*.pyc' -not -name COMMIT) $(wil
 .PHONY: binary
 binary: dist/relay ## dist/relay: one file that needs no Python
 
-# Installed from a copy, into which the commit is written.
-dist/relay: $(BINARY)/.made pyproject.toml $(PACKED)
+# What is packed is a copy, into which the commit is written.
+SOURCE := build/source
+
+$(SOURCE)/.made: pyproject.toml README.md LICENSE $(PACKED)
+	@rm -rf $(SOURCE) && mkdir -p $(SOURCE)
+	@cp -R relay pyproject.toml README.md LICENSE $(SOURCE)
+	@{ git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null || true; } > $(SOURCE)/relay/COMMIT
+	@touch $@
+
+dist/relay: $(BINARY)/.made $(SOURCE)/.made
 	@command -v objdump >/dev/null || { echo "PyInstaller needs objdump: apt-get install binutils"; exit 1; }
-	@rm -rf build/source && mkdir -p build/source
-	@cp -R relay pyproject.toml README.md LICENSE build/source
-	@{ git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null || true; } > build/source/relay/COMMIT
 	@$(BINARY)/bin/python -m pip --quiet --disable-pip-version-check install --force-reinstall --no-index --no-deps \
-		--no-build-isolation build/source
+		--no-build-isolation $(SOURCE)
 	@$(BINARY)/bin/pyinstaller --noconfirm --log-level ERROR --distpath dist --workpath build/pyinstaller \
 		deploy/binary/relay.spec
 	@dist/relay --version
+
+.PHONY: wheel
+wheel: dist/.wheel ## dist/relay-….whl, for whoever has a Python
+
+dist/.wheel: $(VENV)/.relay $(SOURCE)/.made
+	@mkdir -p dist && rm -f dist/relay-*.whl
+	@$(PIP) wheel --no-index --no-deps --no-build-isolation --wheel-dir dist $(SOURCE)
+	@touch $@
+
+.PHONY: sbom
+sbom: $(VENV)/.relay ## dist/relay.cdx.json: what the product is made of, from the pins
+	@mkdir -p dist && $(BIN)/python scripts/sbom.py > dist/relay.cdx.json
+
+# What it needs is checked before anything is built. ARGS=--dry-run checks, and says what would be released.
+.PHONY: release
+release: $(VENV)/.relay ## dist/release/: wheel, single file, SBOM, changes and checksums of a version; ARGS=--dry-run
+	@$(BIN)/python scripts/release.py $(ARGS)
 
 .PHONY: matrix
 matrix: $(VENV)/.dev ## play the kill matrix again and write its table into docs/reliability.md

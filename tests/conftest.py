@@ -51,6 +51,7 @@ NEEDS: Final[dict[str, tuple[Callable[[], bool], str]]] = {
     "needs_systemd": (lambda: _has_program("systemd-analyze"), "apt-get install systemd"),
     "needs_promtool": (lambda: _has_program("promtool"), "apt-get install prometheus"),
     "needs_binary": (BINARY.exists, "make binary"),
+    "needs_wheel": (lambda: any(BINARY.parent.glob("relay-*.whl")), "make wheel"),
     "needs_postgres": (_has_postgres, "apt-get install postgresql"),
 }
 

@@ -439,6 +439,30 @@ def test_the_image_is_built_from_what_is_there_and_runs_as_nobody_in_particular(
             assert any(f"!{part}" in shipped for part in parts(source)), f"{source} is in .dockerignore"
 
 
+def test_grafana_finds_its_dashboards_where_the_composition_puts_them() -> None:
+    provisioned = DEPLOY / "grafana" / "provisioning" / "dashboards" / "relay.yml"
+    (provider,) = yaml.safe_load(provisioned.read_text("utf-8"))["providers"]
+    volumes = dict(each.split(":")[:2] for each in compose()["services"]["grafana"]["volumes"])
+    assert volumes["./grafana/dashboards"] == provider["options"]["path"]
+    assert (DEPLOY / "grafana" / "dashboards").is_dir()
+    (source,) = yaml.safe_load(
+        (DEPLOY / "grafana" / "provisioning" / "datasources" / "prometheus.yml").read_text()
+    )["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    assert "prometheus" in compose()["services"]
+
+
+def test_every_file_here_is_held_by_some_test() -> None:
+    """By its name in a test, or in a file here that a test reads or builds."""
+    sources = [*(TOP / "tests").rglob("*.py"), TOP / "Makefile", DEPLOY / "binary" / "relay.spec"]
+    told = "\n".join(path.read_text("utf-8") for path in sources)
+    shipped = [path for path in DEPLOY.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert len(shipped) > 12
+    assert [str(path) for path in shipped if path.name not in told] == []
+    page = (TOP / "docs" / "deploying.md").read_text("utf-8")
+    assert [top.name for top in DEPLOY.iterdir() if f"`{top.name}" not in page] == []
+
+
 def test_the_dashboard_has_the_form_that_grafana_reads() -> None:
     dashboard = json.loads((DEPLOY / "grafana" / "dashboards" / "relay.json").read_text("utf-8"))
     provisioned = DEPLOY / "grafana" / "provisioning" / "datasources" / "prometheus.yml"
