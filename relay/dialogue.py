@@ -10,7 +10,6 @@ sentence. An opt-out overrides all of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum, auto
 from typing import assert_never
 
 from relay.actions import (
@@ -31,6 +30,7 @@ from relay.compliance import asks_to_stop
 from relay.goodbye import Goodbye
 from relay.hearing import Hearing
 from relay.interruption import Interruption
+from relay.keypad import Keypad
 from relay.leaving import Leaving
 from relay.opening import Opening
 from relay.outcomes import Blame, Ending, Reason
@@ -39,6 +39,7 @@ from relay.playout import Playout, Purpose
 from relay.replies import Replies
 from relay.session_faults import Fault, session_failed
 from relay.sessions import Sessions
+from relay.standing import Stage, Standing
 from relay.tally import Tally
 from relay.terms import Terms
 from relay.tool_runs import ToolRuns
@@ -52,13 +53,6 @@ _WORD_CHARACTERS = 64  # of a far end's word in our timeline
 _FLOOD = Ending(Blame.AGENT, Reason.FLOOD, "the phone holds more than a person can listen to")
 
 
-class _Stage(Enum):
-    CONNECTING = auto()  # there is no session, not yet or not any more
-    OPENING = auto()  # the greeting is being heard; the callee is not forwarded
-    OPEN = auto()
-    LEAVING = auto()  # our own last words are said; the agent is neither played nor heard
-
-
 class Dialogue:
     """One conversation. Feed it messages; perform the actions it answers with, in order and at once."""
 
@@ -67,7 +61,7 @@ class Dialogue:
         self._stream = OwnStream(stream_sid, self.tally)
         self._terms = terms
         self._heard = terms.heard
-        self._stage = _Stage.CONNECTING
+        standing = self._at = Standing()
         alarms = self._alarms = Alarms[Watch]()
         playout = self._playout = Playout()
         replies = self._replies = Replies()
@@ -81,6 +75,9 @@ class Dialogue:
         self._watchdogs = Watchdogs(alarms, playout, replies, goodbye, runs, terms)
         self._ahead_seconds = terms.limits.ahead_seconds
         self._leaving = Leaving(playout, terms.clips, alarms)
+        self._keypad = Keypad(
+            terms.keys, standing, alarms, playout, replies, runs, goodbye, self._interruption, self._watchdogs
+        )
 
     @property
     def deadline(self) -> float:
@@ -91,7 +88,7 @@ class Dialogue:
     @property
     def is_ready(self) -> bool:
         """Whether the agent has a session that hears and speaks."""
-        return self._stage is not _Stage.CONNECTING
+        return self._at.stage is not Stage.CONNECTING
 
     @property
     def said_goodbye(self) -> bool:
@@ -112,7 +109,9 @@ class Dialogue:
                 return (ForwardToAgent(message.media.payload),)
             if self._stream.is_foreign(message):
                 return self._stream.foreign()
-            self.tally.early_frames += message.media.track == "inbound" and self._stage is not _Stage.LEAVING
+            self.tally.early_frames += (
+                message.media.track == "inbound" and self._at.stage is not Stage.LEAVING
+            )
             return ()
         match message:
             case phone.Unrecognised(event):
@@ -127,8 +126,8 @@ class Dialogue:
                 return self._mark_reached(message.mark.name, now)
             case phone.KeyPressed(phone.DtmfBody(digit)) if digit == self._terms.opt_out_key:
                 return self.opt_out("key", now)
-            case phone.KeyPressed():  # not which: it may be a card's number
-                return (Note("key pressed"), *self._watchdogs.callee_said(now))
+            case phone.KeyPressed(phone.DtmfBody(digit)):
+                return self._keypad.pressed(digit, now)
             case phone.StreamStopped():
                 return (EndCall(Ending(Blame.CALLEE, Reason.HUNG_UP, "stop")),)
             case _:
@@ -137,7 +136,7 @@ class Dialogue:
     @property
     def forwards(self) -> bool:
         """Whether the callee's audio goes to the agent; nothing else follows from a frame then."""
-        return self._stage is _Stage.OPEN
+        return self._at.stage is Stage.OPEN
 
     def _mark_reached(self, name: str, now: float) -> Sequence[Action]:
         purpose = self._playout.reached(name)
@@ -145,11 +144,11 @@ class Dialogue:
         match purpose:
             case Purpose.OPENING:
                 self._heard = True
-                if self._stage is _Stage.OPENING:  # else its session was lost meanwhile
-                    self._stage = _Stage.OPEN
+                if self._at.stage is Stage.OPENING:  # else its session was lost meanwhile
+                    self._at.stage = Stage.OPEN
                     self._alarms.drop(Watch.STAGE)
                     self._watchdogs.opened(now)
-                return (Note(OPENING_HEARD, {"mark": name}),)
+                return (Note(OPENING_HEARD, {"mark": name}), *self._keypad.give(now))
             case Purpose.GOODBYE:
                 return self._goodbye.heard()
             case Purpose.LAST_WORDS:
@@ -161,7 +160,7 @@ class Dialogue:
 
     def on_agent(self, message: agent.AgentMessage, now: float) -> Sequence[Action]:
         """Answer one event of the agent's; during our last words it has no say, but what was said is kept."""
-        if self._stage is _Stage.LEAVING and not isinstance(message, agent.CalleeSaid | agent.AgentSaid):
+        if self._at.stage is Stage.LEAVING and not isinstance(message, agent.CalleeSaid | agent.AgentSaid):
             self.tally.late_frames += isinstance(message, agent.ReplyAudio)
             return ()
         if isinstance(message, agent.ReplyAudio):
@@ -201,19 +200,19 @@ class Dialogue:
         if misfit := self._sessions.misfit(message):
             return self.on_agent_lost(Fault(misfit), now)
         if self._sessions.greets:
-            self._stage = _Stage.OPENING
+            self._at.stage = Stage.OPENING
             self._opening.begin(now)
         else:
-            self._stage = _Stage.OPEN
+            self._at.stage = Stage.OPEN
             self._watchdogs.opened(now)
             self._watchdogs.owe(now)
         return (Note("session ready"), *self._sessions.ready(message, now))
 
     def on_agent_lost(self, fault: Fault, now: float) -> Sequence[Action]:
         """The agent's session is gone, or did not come about: another one, or our last words."""
-        if self._stage is _Stage.LEAVING:
+        if self._at.stage is Stage.LEAVING:
             return ()
-        self._stage = _Stage.CONNECTING
+        self._at.stage = Stage.CONNECTING
         self.turns.drop()
         self.hearing.broken_off()
         self._watchdogs.stop()
@@ -228,7 +227,7 @@ class Dialogue:
 
     def _fall_silent(self) -> None:
         """Nobody but us has a say any more."""
-        self._stage = _Stage.LEAVING
+        self._at.stage = Stage.LEAVING
         self.hearing.broken_off()
         self._goodbye.drop()
         self._tool_runs.forget()
@@ -242,7 +241,7 @@ class Dialogue:
             return (Transcribe("agent", message.text, message.interrupted, self.hearing.said(message)),)
         self.turns.said(now)
         undone = self._watchdogs.callee_said(now)
-        if self._stage is _Stage.OPEN:
+        if self._at.stage is Stage.OPEN:
             self._watchdogs.owe(now)
         leaving = self.opt_out("words", now) if asks_to_stop(message.text, self._terms.language) else ()
         return (Transcribe("callee", message.text, False), *undone, *leaving)
@@ -257,7 +256,7 @@ class Dialogue:
     @property
     def heard_reply(self) -> str | None:
         """The reply that is being heard, if it has a name: its chunks go to the phone, and that is all."""
-        return self._replies.heard if self._stage is _Stage.OPEN else None
+        return self._replies.heard if self._at.stage is Stage.OPEN else None
 
     def room_octets(self, now: float) -> int:
         """How much more of it the phone may be sent before it is too far ahead of what is played."""
@@ -288,7 +287,7 @@ class Dialogue:
             self._watchdogs.agent_sounds(now)
             actions += self.turns.answered(seconds, now)
         self.hearing.sent(reply, seconds)
-        if self._stage is _Stage.OPENING and reply.is_audible:
+        if self._at.stage is Stage.OPENING and reply.is_audible:
             actions += self._opening.sounds(seconds, now)
         return actions
 
@@ -305,12 +304,12 @@ class Dialogue:
         is_spoken = reply.is_audible and message.was_completed
         if reply.is_audible:
             self._watchdogs.agent_spoke(now)
-        if self._stage is _Stage.OPENING and not self._opening.is_marked:
+        if self._at.stage is Stage.OPENING and not self._opening.is_marked:
             return self._opening.mark(now) if is_spoken else self._apologise(self._opening.failure, now)
         if is_spoken and self._goodbye.is_answered:
             return self._goodbye.said(now)
         marks = [SendMark(self._playout.mark(Purpose.REPLY))] if reply.was_sent else []
-        return [*marks, *self._goodbye.reply_ended(now)]
+        return [*marks, *self._goodbye.reply_ended(now), *self._keypad.give(now)]
 
     # ---- interruption --------------------------------------------------------------------------------------
 
@@ -324,14 +323,14 @@ class Dialogue:
             return ()
         self._watchdogs.callee_sounds(now)
         tail = self._replies.active is None and self._playout.holds_audio(now)
-        cleared = self._interruption.noticed(now, tail=tail, may_clear=self._stage is _Stage.OPEN)
+        cleared = self._interruption.noticed(now, tail=tail, may_clear=self._at.stage is Stage.OPEN)
         return [*cleared, *self._goodbye.interrupted(now)] if cleared and tail else cleared
 
     def _interrupted(self, now: float) -> Sequence[Action]:
         self._tool_runs.forget()  # what this turn asked for must not leak into the next
         self._watchdogs.interrupted()
         cleared = self._interruption.clear(now, "interrupted")
-        if self._stage is _Stage.OPENING:
+        if self._at.stage is Stage.OPENING:
             interrupted = Ending(Blame.AGENT, Reason.ERROR, "the opening was interrupted")
             return [*cleared, *self._apologise(interrupted, now)]
         return [*cleared, *self._goodbye.interrupted(now)]
@@ -368,11 +367,11 @@ class Dialogue:
 
     def wind_up(self, ending: Ending, now: float, *, within_seconds: float) -> Sequence[Action]:
         """Have the agent say goodbye because we end the call; it ends `within_seconds` whatever happens."""
-        if self._stage is _Stage.LEAVING:
+        if self._at.stage is Stage.LEAVING:
             if not self._leaving.opted_out:  # that has a bound of its own, and the law behind it
                 self._leaving.hurry(now + within_seconds)
             return ()
-        if self._stage is not _Stage.OPEN:
+        if self._at.stage is not Stage.OPEN:
             return (EndCall(ending),)
         return self._goodbye.wind_up(ending, now, within_seconds=within_seconds)
 
@@ -385,14 +384,16 @@ class Dialogue:
                     actions += self._overdue(now)
                 case Watch.RESUME:
                     actions += self._unless_in_vain(self._sessions.not_resumed(heard=self._heard), now)
+                case Watch.KEYS:
+                    actions += self._keypad.ring(now)
                 case _:
                     actions += self._unless_in_vain(self._watchdogs.ring(watch, now), now)
         return actions
 
     def _overdue(self, now: float) -> Sequence[Action]:
-        if self._stage is _Stage.LEAVING:
+        if self._at.stage is Stage.LEAVING:
             return self._leaving.over()
-        if self._stage is _Stage.CONNECTING:
+        if self._at.stage is Stage.CONNECTING:
             return self._apologise(self._sessions.not_ready(), now)
         if self._opening.is_marked:
             return (EndCall(Ending(Blame.CARRIER, Reason.SILENT, "the opening's mark was never echoed")),)

@@ -38,6 +38,16 @@ class Interruption:
         is_due = may_clear and self._may_be and (tail or self._by_sound)
         return self.clear(now, "speech started") if is_due else []
 
+    @property
+    def is_allowed(self) -> bool:
+        """Whether the callee may interrupt the agent."""
+        return self._may_be
+
+    def by_key(self, now: float) -> list[Action]:
+        """The callee presses a key: there is no verdict of the agent's to wait for."""
+        self._noticed_at = now
+        return self.clear(now, "key")
+
     def clear(self, now: float, why: str) -> list[Action]:
         """The callee wants to speak; nothing to do where the phone holds nothing."""
         cleared = self.silence(now, active_goes_on=True)  # one that was cut is active no more

@@ -146,6 +146,8 @@ class Office:
             interruptible=session.get("input", {}).get("turn_detection", {}).get("interrupt_response", True),
             lead_silence_seconds=self._house.lead_silence_seconds,
             limits=profile.limits,
+            opt_out_key=profile.opt_out_key,
+            keys=profile.keypad,
             heard=heard,
             tools_are_ours=profile.agent_id is None,
         )

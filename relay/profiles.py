@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from relay.compliance import OPT_OUT_KEY
+from relay.keys import Keys
 from relay.limits import Limits
 
 LONGEST_VALUE = 200  # characters of a variable: a name or a date, not a second prompt
@@ -99,6 +101,8 @@ class Profile(BaseModel):
     """A Python file beside this one, whose functions `tools` may name."""
     http_tools: tuple[HttpTool, ...] = ()
     limits: Limits = Limits()
+    keypad: Keys = Keys()
+    opt_out_key: str = Field(default=OPT_OUT_KEY, pattern=r"^[0-9*#]$", validate_default=True)
     variables: dict[str, str] = {}
     """Defaults of the template variables; one without a default must come with the request."""
 
@@ -131,6 +135,24 @@ class Profile(BaseModel):
         if value and info.data.get("agent_id"):
             raise ValueError("a stored agent has its own: set it at AssemblyAI and leave it out here")
         return value
+
+    @field_validator("opt_out_key")
+    @classmethod
+    def _is_no_key_of_a_group(cls, key: str, info: ValidationInfo) -> str:
+        """It opts out whenever it is pressed, in the middle of a number too."""
+        keys = info.data.get("keypad", Keys())
+        if key == keys.ends_with:
+            raise ValueError(f"{key} ends a group of keys (keypad.ends_with): choose another one")
+        if key.isdecimal() and (keys.digits or 1) > 1:
+            raise ValueError(
+                f"where people type numbers of several digits {key} may be one of them:"
+                f" choose {'*' if keys.ends_with == '#' else '#'}, and say so in the disclosure"
+            )
+        if key != OPT_OUT_KEY and info.data.get("disclosure_mode") == "carrier":
+            raise ValueError(
+                f"while the carrier speaks the disclosure the key is {OPT_OUT_KEY}: leave it out"
+            )
+        return key
 
     @field_validator("greeting")
     @classmethod

@@ -14,6 +14,7 @@ from relay.actions import OptOutWay, Role, TurnAnswered
 from relay.clips import Clips, shipped
 from relay.compliance import OPT_OUT_KEY
 from relay.hearing import ReplyHeard
+from relay.keys import Keys
 from relay.limits import Limits
 
 
@@ -34,6 +35,7 @@ class Terms:
     interruptible: bool = True
     lead_silence_seconds: float = 0.25
     opt_out_key: str | None = OPT_OUT_KEY
+    keys: Keys = field(default_factory=Keys)  # how others are taken
     clips: Clips = field(default_factory=shipped)
     limits: Limits = field(default_factory=Limits)
     language: str = "en"  # BCP 47, of the plain words by which a callee opts out

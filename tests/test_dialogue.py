@@ -40,6 +40,7 @@ from relay.goodbye import (
     REPLY_PATIENCE_SECONDS,
     WIND_UP,
 )
+from relay.keys import Keys
 from relay.limits import Limits
 from relay.lull import QUESTIONS
 from relay.opening import OPENING_SECONDS
@@ -77,6 +78,7 @@ class Talk:
         lead_silence_seconds: float = 0.0,
         now: float = 100.0,
         opt_out_key: str | None = OPT_OUT_KEY,
+        keys: Keys | None = None,
         clips: Clips = NO_CLIPS,
         language: str = "en",
         heard: bool = False,
@@ -91,6 +93,7 @@ class Talk:
             interruptible=interruptible,
             lead_silence_seconds=lead_silence_seconds,
             opt_out_key=opt_out_key,
+            keys=keys or Keys(),
             clips=clips,
             language=language,
             heard=heard,

@@ -66,6 +66,11 @@ class Run:
         self.own = [e for e in received if e.payload not in spoken_payloads and _is_silence(e)]
         own = {id(entry) for entry in self.own}
         self.played = [entry for entry in received if id(entry) not in own]
+        self.cancelled = {
+            str(entry.fields.get("reply_id"))
+            for entry in ledger.select("agent", "sent", "reply.done")
+            if entry.fields.get("status") == "cancelled"
+        }
         self.interrupted = {
             str(entry.fields.get("reply_id")): entry.at
             for entry in ledger.select("agent", "sent", "reply.done")
@@ -256,15 +261,17 @@ def _silenced(run: Run) -> list[float]:
 
 
 def _is_quiet_after_clear(run: Run) -> bool:
+    """A reply that the agent cut is cleared behind its word; one that we cancelled, before it."""
     clears = [entry.at for entry in run.ledger.select("phone", "received", "clear")]
     for reply_id, cut_at in run.interrupted.items():
-        cleared_at = next((at for at in clears if at >= cut_at), None)
-        late = [
-            heard
+        played = [
+            (spoken.at, heard.at)
             for spoken, heard in run.downlink
-            if spoken.fields.get("reply_id") == reply_id and cleared_at is not None and heard.at > cleared_at
+            if spoken.fields.get("reply_id") == reply_id
         ]
-        if late or cleared_at is None:
+        since = min((at for at, _ in played), default=cut_at) if reply_id in run.cancelled else cut_at
+        cleared_at = next((at for at in clears if at >= since), None)
+        if cleared_at is None or any(heard_at > cleared_at for _, heard_at in played):
             return False
     return True
 

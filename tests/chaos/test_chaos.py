@@ -39,6 +39,7 @@ from relay.cli import app
 from relay.dialogue import Dialogue
 from relay.legs import Leg
 from relay.outcomes import Blame, Reason
+from relay.standing import Stage
 from relay.store import Spool
 
 SEED = 20_000
@@ -211,7 +212,7 @@ def plant_early_ear(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def open_at_once(dialogue: Dialogue, message: Any, now: float) -> Any:
         actions = session_ready(dialogue, message, now)
-        dialogue._stage = type(dialogue._stage).OPEN
+        dialogue._at.stage = Stage.OPEN
         return actions
 
     monkeypatch.setattr(Dialogue, "_session_ready", open_at_once)

@@ -47,6 +47,15 @@ TROUBLES = [
     broken("agent", "mid-speech", "garbage", call={"to": OTHER}),
     scene("refused", call={"to": OTHER}, carrier={"create": "refused:21219"}),
     scene(
+        "keys",
+        call={"to": OTHER},
+        callee={"turn": [{"press": "4617038641725#", "pause_seconds": 0.2}]},
+        agent={
+            "commit_seconds": 0.3,
+            "told": [{"contains": "4617038641725", "tool": {"name": "end_call"}, "reply": "Goodbye now."}],
+        },
+    ),
+    scene(
         "opt-out",
         call={"to": OTHER},
         callee={"turn": [{"say": "Please stop calling me.", "pause_seconds": 0.2}]},
@@ -73,6 +82,7 @@ async def annoy(stage: Stage) -> None:
 def confidential(scenarios: list[Scenario]) -> set[str]:
     """Everything that was said, sent or configured in confidence."""
     spoken = {turn.say for each in scenarios for turn in each.callee.turn if turn.say}
+    spoken |= {turn.press.strip("#") for each in scenarios for turn in each.callee.turn if turn.press}
     spoken |= {turn.reply for each in scenarios for turn in each.agent.turn if turn.reply}
     profile = (AGENTS / "default.toml").read_text("utf-8")
     prompts = {words for words in re.findall(r'^(?!purpose)\w+ = "(.*)"$', profile, re.MULTILINE)}
@@ -89,6 +99,7 @@ async def test_no_line_of_a_run_at_its_most_talkative_tells_what_is_confidential
         synthesise=False,
         own_process=True,
         RELAY_LOG_LEVEL="debug",
+        RELAY_CAPTURE_DIR=str(tmp_path / "capture"),
         RELAY_AGENTS_DIR=str(AGENTS),
         RELAY_SUBJECT_KEY=SUBJECT_KEY,
     ) as stage:
@@ -105,4 +116,7 @@ async def test_no_line_of_a_run_at_its_most_talkative_tells_what_is_confidential
     assert {"webhook refused", "serving"} <= set(events)
     plain = "\n".join(str(line) for line in lines)
     assert [words for words in confidential([*TROUBLES, TALK]) if words.lower() in plain.lower()] == []
+    captured = "".join(path.read_text("utf-8") for path in (tmp_path / "capture").iterdir())
+    assert captured.count('"event":"dtmf"') == len("4617038641725#")
+    assert "4617038641725" not in captured
     assert STREAM_TOKEN.findall(plain) == []
