@@ -15,6 +15,7 @@ import structlog
 
 from relay.compliance import (
     SPENDING,
+    DialRequest,
     Facts,
     Permit,
     Refused,
@@ -25,6 +26,7 @@ from relay.compliance import (
     judge_spending,
     weigh,
 )
+from relay.compliance.numbers import Location, locate
 from relay.line import Line
 from relay.outcomes import Refusal
 from relay.store import LEASE_SECONDS, Store, StoreError
@@ -32,6 +34,8 @@ from relay.store import LEASE_SECONDS, Store, StoreError
 # With the ledger down, a call that was permitted so shortly ago is connected all the same when it is
 # answered: somebody is on the phone. A call that rang for longer, or was queued by the carrier, is not.
 FRESH_SECONDS = 90.0
+
+_OF_THE_HOUR = ("outside-hours", "holiday")  # what the rules of date and hour refuse with
 
 log = structlog.get_logger(subsystem="calls")
 
@@ -88,6 +92,16 @@ class Gatekeeper:
         code = refusal.code if refusal else None
         record.judged(self._clock(), request.attempt, _digest(answer.verdict), code)
         return answer
+
+    def where(self, plea: DialRequest) -> str:
+        """The zone that is taken for the callee's: the first of those that cannot be excluded."""
+        found = locate(plea.to, plea.state, plea.zone, self._rulebook.places)
+        return found.zones[0] if isinstance(found, Location) else "UTC"
+
+    def judge_hour(self, plea: DialRequest, at: datetime) -> str | None:
+        """Why the callee may not be called at that hour, whatever else is known then; None: they may be."""
+        verdict = weigh(Stage.ANSWERED, plea, Facts(plea.to), self._rulebook, self._clock(), at)
+        return next((each.explanation for each in verdict.findings if each.code in _OF_THE_HOUR), None)
 
     async def recheck(self, line: Line) -> Refusal | None:
         """Whether the call that was permitted may still be connected: it may have rung for long.

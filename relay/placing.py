@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import orjson
@@ -18,13 +19,14 @@ from relay.carrier import DialOrder, MachineDetection
 from relay.compliance import DialRequest, Purpose
 from relay.costs import Prices, shipped_prices
 from relay.dialogue import OPENING_HEARD
+from relay.gatekeeper import Gatekeeper
 from relay.line import Line
 from relay.outcomes import Refusal
 from relay.profiles import Profile
-from relay.script import Overrides, announcement, compose, resume
-from relay.store import CallRecord
+from relay.script import Overrides, announcement, compose, resume, scope_of
+from relay.store import Books, CallRecord
 from relay.terms import BargeIn, Terms
-from relay.tools import CallContext, Tool, Toolbox, definitions
+from relay.tools import CallContext, Desk, Tool, Toolbox, definitions
 from relay.wire import twiml
 
 SCRIPT = "script"  # the note of what the agent is given, by its digests; one for each stream
@@ -73,11 +75,15 @@ class Office:
         profiles: Callable[[str], Profile | None],
         tools: Mapping[str, Sequence[Tool]],
         clock: Callable[[], datetime],
+        books: Books,
+        gatekeeper: Gatekeeper,
     ) -> None:
         self._house = house
         self._profiles = profiles
         self._tools = tools
         self._clock = clock
+        self._books = books
+        self._gatekeeper = gatekeeper
 
     def prepare(self, request: CallRequest) -> Line | Refusal:
         """A line that nobody has heard of yet."""
@@ -162,11 +168,25 @@ class Office:
             state=record.state,
             zone=record.zone,
         )
-        toolbox = Toolbox(tools, CallContext(record.id, record.to, record.variables))
+        desk = self._desk(record, profile, plea)
+        toolbox = Toolbox(tools, CallContext(record.id, record.to, record.variables, desk=desk))
         order, said_first = self._order(record), announcement(profile, record.variables)
         line = Line(record, order, plea, terms, toolbox, self._clock, announcement=said_first)
         line.noted(SCRIPT, _script(profile, session, said_first))
         return line
+
+    def _desk(self, record: CallRecord, profile: Profile, plea: DialRequest) -> Desk:
+        scope = scope_of(profile, record.variables)
+        return Desk(
+            books=self._books,
+            agent=profile.name,
+            calendar=scope.calendar,
+            accounts=scope.accounts,
+            account=scope.account,
+            where=partial(self._gatekeeper.where, plea),
+            now=self._clock,
+            judge_hour=partial(self._gatekeeper.judge_hour, plea),
+        )
 
     def announcement(self, record: CallRecord) -> str:
         """What the carrier says before it connects the stream of this call; empty where it says nothing."""

@@ -75,6 +75,20 @@ class HttpTool(BaseModel):
     parameters: dict[str, Parameter] = {}
 
 
+class Scope(BaseModel):
+    """Whose data the relay's own tools may touch. Decided by the profile and the request, never in the talk.
+
+    Each may hold places of variables. Without `calendar` or `accounts` that one has the agent's name; without
+    `account` the number that was called says whose account it is.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    calendar: str = ""
+    accounts: str = ""
+    account: str = ""
+
+
 class Profile(BaseModel):
     """One agent."""
 
@@ -103,6 +117,7 @@ class Profile(BaseModel):
     limits: Limits = Limits()
     keypad: Keys = Keys()
     opt_out_key: str = Field(default=OPT_OUT_KEY, pattern=r"^[0-9*#]$", validate_default=True)
+    scope: Scope = Scope()
     variables: dict[str, str] = {}
     """Defaults of the template variables; one without a default must come with the request."""
 
@@ -128,7 +143,7 @@ class Profile(BaseModel):
 
     @field_validator(
         *("greeting", "voice", "voice_focus", "keyterms", "turn_detection"),
-        *("tools", "tools_file", "http_tools"),
+        *("tools", "tools_file", "http_tools", "scope"),
     )
     @classmethod
     def _is_not_the_vendors(cls, value: Any, info: ValidationInfo) -> Any:

@@ -5,6 +5,7 @@ Knows both sides, which nothing else does: what it starts is what production sta
 
 from __future__ import annotations
 
+import calendar
 import os
 import random
 import socket
@@ -12,7 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ class Stage:
         order = self._cast.engage(performance)
         with trio.move_on_after(PLAY_SECONDS):
             try:
-                await self._prepare(scenario.call, order["to"])
+                await self._prepare(scenario.call, order["to"], order["variables"]["business"])
                 key = {"Idempotency-Key": uuid4().hex}  # so that it may be asked twice
                 placed = await self._ask("POST", "/v1/calls", json={**order, **wishes}, headers=key)
                 performance.answer, performance.answer_status = placed.json(), placed.status_code
@@ -101,7 +102,7 @@ class Stage:
             return performance
         raise Unplayed(f"{scenario.title}: not over after {PLAY_SECONDS:g} s")
 
-    async def _prepare(self, order: Order, to: str) -> None:
+    async def _prepare(self, order: Order, to: str, business: str) -> None:
         """Put on record what the scenario wants to be known before the call."""
         now = datetime.now(UTC).isoformat()
         if order.consent is not None:
@@ -111,6 +112,11 @@ class Stage:
         for name in order.lists:
             copy = {"list": name, "as_of": now}
             answer = await self.http.post("/v1/dnc/import", params=copy, content="number\n")
+            answer.raise_for_status()
+        if order.slots:
+            csv = "\n".join(["starts_at", *(at.isoformat() for slot in order.slots for at in _coming(slot))])
+            where = {"calendar": business}
+            answer = await self.http.post("/v1/appointments/import", params=where, content=csv)
             answer.raise_for_status()
 
     async def _follow(self, performance: Performance) -> None:
@@ -139,6 +145,15 @@ class Stage:
             except httpx.TransportError:
                 await trio.sleep(POLL_SECONDS)
         return await self.http.request(method, path, **request)
+
+
+def _coming(slot: str) -> list[datetime]:
+    """`Tuesday 10:00` of this week and the next: where it is called it may be another day than here."""
+    name, _, clock = slot.partition(" ")
+    today = datetime.now(UTC).date()
+    ahead = (list(calendar.day_name).index(name) - today.weekday()) % 7
+    days = (today + timedelta(days=ahead + week) for week in (0, 7))
+    return [datetime.fromisoformat(f"{day}T{clock}:00-05:00") for day in days]
 
 
 class _Cast:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from relay.outcomes import Refusal
-from relay.profiles import DEFAULT_AGENT, LONGEST_VALUE, PLACE, Profile, TurnDetection
+from relay.profiles import DEFAULT_AGENT, LONGEST_VALUE, PLACE, Profile, Scope, TurnDetection
 
 LONGEST_OPENING = 200
 """Characters of disclosure and greeting together: little over the 10 s of an opening, at 15–17 a second."""
@@ -54,8 +54,9 @@ def compose(
     """
     greeting, system_prompt = _texts(profile, overrides)
     values = _values(profile, variables)
-    said_by_whom = _places(profile.disclosure)
-    wanted = said_by_whom | _places(greeting) | _places(system_prompt)
+    whose = _places(profile.scope.calendar) | _places(profile.scope.accounts)
+    said_by_whom = _places(profile.disclosure) | whose  # a name that is blank would be another one's
+    wanted = said_by_whom | _places(greeting) | _places(system_prompt) | _places(profile.scope.account)
     blank = {name for name in said_by_whom & values.keys() if not any(map(str.isalnum, values[name]))}
     if missing := sorted((wanted - values.keys()) | blank):
         return Refusal("variable-missing", f"agent {profile.name} needs a value for: {', '.join(missing)}")
@@ -103,6 +104,19 @@ def announcement(profile: Profile, variables: Mapping[str, str]) -> str:
     if profile.disclosure_mode == "greeting":
         return ""
     return _fill(profile.disclosure, _values(profile, variables))
+
+
+def scope_of(profile: Profile, variables: Mapping[str, str]) -> Scope:
+    """Whose data the tools of this call may touch.
+
+    The variables are those of a session that could be composed: none is missing.
+    """
+    values, scope = _values(profile, variables), profile.scope
+    return Scope(
+        calendar=_fill(scope.calendar, values) or profile.name,
+        accounts=_fill(scope.accounts, values) or profile.name,
+        account=_fill(scope.account, values),
+    )
 
 
 def resume(session: Mapping[str, Any], said: Sequence[tuple[str, str]], *, heard: bool) -> dict[str, Any]:

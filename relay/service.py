@@ -50,6 +50,7 @@ from relay.telemetry.metrics import Metrics
 from relay.telemetry.traces import Traces, TracesUnavailable, open_traces
 from relay.terms import BargeIn
 from relay.web.app import Routes, create_app
+from relay.web.books import book_routes
 from relay.web.edge import serve as serve_edge
 from relay.web.evidence import evidence_routes
 from relay.web.explain import explain_routes
@@ -167,6 +168,7 @@ def _operators(
     return (
         operator_routes(switchboard, store, token, max_call_seconds=house.max_call_seconds),
         numbers_routes(store, token, clock=clock),
+        book_routes(store.books, token, clock=clock),
         evidence_routes(store, token),
         explain_routes(
             store,

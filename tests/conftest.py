@@ -62,6 +62,7 @@ SLOW: Final = (
     "tests/matrix/",
     "tests/store/",
     "tests/web/test_advisories.py",
+    "tests/web/test_books.py",
     "tests/web/test_edge.py",
     "tests/web/test_evidence.py",
     "tests/web/test_numbers.py",

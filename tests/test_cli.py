@@ -18,13 +18,14 @@ import pytest
 import trio
 
 from relay.cli import run
-from relay.cli.dnc import BATCH_LINES
+from relay.cli.batches import BATCH_LINES
 from relay.compliance import load_rulebook
 from relay.outcomes import Blame, Ending, Reason
 from relay.profiles import Profile
-from relay.store import CallRecord, MemoryStore, Store
+from relay.store import Callback, CallRecord, MemoryStore, Store
 from relay.store.chain import Integrity, Verification
 from relay.web.app import BODY_BYTES, create_app
+from relay.web.books import book_routes
 from relay.web.edge import serve
 from relay.web.evidence import evidence_routes
 from relay.web.explain import explain_routes
@@ -71,7 +72,8 @@ async def relay(
         store, load_rulebook(), KNOWN, profiles=AGENTS.get, from_number=OTHER, clock=lambda: NOON
     )
     evidence = evidence_routes(store, KNOWN)
-    app = create_app(numbers_routes(store, KNOWN, clock=lambda: NOON), evidence, explain)
+    books = book_routes(store.books, KNOWN, clock=lambda: NOON)
+    app = create_app(numbers_routes(store, KNOWN, clock=lambda: NOON), books, evidence, explain)
     stop = trio.Event()
 
     async def command(*words: str) -> tuple[int, str, str]:
@@ -282,3 +284,50 @@ async def test_an_agent_without_a_number_is_a_mistake_of_usage(relay: Relay) -> 
     status, _, err = await relay("check", "--agent", "default")
     assert status == 2
     assert "--number" in err
+
+
+# ---- relay appointments, accounts, callbacks ---------------------------------------------------------------
+
+
+async def test_times_are_imported_listed_and_released(relay: Relay, store: Store, tmp_path: Path) -> None:
+    file = tmp_path / "slots.csv"
+    file.write_text("starts_at,note\n2027-03-10T10:00:00-05:00,Doctor Lee\n")
+    imported = await relay("appointments", "import", "slots.csv", "--calendar", "lakeside")
+    assert imported == (0, "1 added, 0 known already\n", "")
+    at = datetime(2027, 3, 10, 15, tzinfo=UTC)
+    slot = await store.books.book("lakeside", at, call_id="call_1", number=NUMBER, at_most=1)
+    assert slot is not None
+    listed = json.loads((await relay("appointments", "list", "--json"))[1])
+    assert [(each["note"], each["confirmation"]) for each in listed] == [("Doctor Lee", slot.confirmation)]
+    released = await relay("appointments", "release", str(slot.confirmation))
+    assert released == (0, "2027-03-10T10:00:00-05:00  free again\n", "")
+
+
+async def test_a_book_with_a_mistake_is_not_imported_at_all(
+    relay: Relay, store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "patients.csv").write_text(f"id,number\nA1,{NUMBER}\nA2,12\n")
+    status, _, err = await relay("accounts", "import", "patients.csv", "--book", "patients")
+    assert (status, "patients.csv, line 3, column number: must be E.164" in err) == (1, True)
+    assert await store.books.accounts(0, 10) == []
+
+
+async def test_accounts_are_imported_listed_and_removed(relay: Relay, tmp_path: Path) -> None:
+    (tmp_path / "patients.csv").write_text(f"id,number,name\nA1,{NUMBER},Ada\n")
+    assert await relay("accounts", "import", "patients.csv", "--book", "patients") == (0, "1 kept\n", "")
+    assert "name: Ada" in (await relay("accounts", "list"))[1]
+    assert await relay("accounts", "remove", "A1", "--book", "patients") == (0, "A1  removed\n", "")
+    assert json.loads((await relay("accounts", "list", "--json"))[1]) == []
+
+
+async def test_a_wish_to_be_called_back_is_listed_until_it_is_done(relay: Relay, store: Store) -> None:
+    await store.books.wish_callback(Callback("callback_1", "call_1", "default", NUMBER, NOON, "crown", NOON))
+    (listed,) = json.loads((await relay("callbacks", "list", "--json"))[1])
+    assert (listed["id"], listed["note"]) == ("callback_1", "crown")
+    assert await relay("callbacks", "done", "callback_1", "--who", "ada") == (
+        0,
+        "callback_1  done by ada\n",
+        "",
+    )
+    assert json.loads((await relay("callbacks", "list", "--json"))[1]) == []
+    assert len(json.loads((await relay("callbacks", "list", "--every", "--json"))[1])) == 1

@@ -19,6 +19,7 @@ from cyclopts import App, Parameter
 
 from relay import full_version
 from relay.cli.agents import agents
+from relay.cli.books import accounts, appointments, callbacks
 from relay.cli.calls import Purpose, call, calls
 from relay.cli.dnc import dnc
 from relay.cli.replays import show_replay
@@ -32,6 +33,9 @@ app.command(agents)
 app.command(calls)
 app.command(dnc)
 app.command(talk)
+app.command(appointments)
+app.command(accounts)
+app.command(callbacks)
 
 
 @app.command

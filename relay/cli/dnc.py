@@ -6,10 +6,8 @@ Knows the answers of the operator's API and what a list looks like as CSV; the s
 from __future__ import annotations
 
 import csv
-import io
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TextIO
@@ -17,16 +15,13 @@ from urllib.parse import quote
 
 import orjson
 from cyclopts import App, Parameter
-from rich.console import Console
-from rich.progress import Progress
 
+from relay.cli.batches import count_lines, send_lines
 from relay.cli.client import Client, ask, open_client
 from relay.cli.terminal import DONE, JSON, USAGE, CommandFailed, complain, print_json
 
 OWN_LIST = "own"
-BATCH_LINES = 1000  # the most that the service takes in one request
-BATCH_BYTES = 60_000  # a little less than the longest body that the service reads
-PAGE_ENTRIES = 1000  # the most that it gives in one answer
+PAGE_ENTRIES = 1000  # the most that the service gives in one answer
 
 dnc = App(name="dnc", help="The numbers that are never called.")
 
@@ -117,8 +112,10 @@ def import_list(
         return USAGE
     lines = _count(file)
     query = _given(list=of_list, source=source, who=who)
+    # The copy is not complete before its last line is there.
+    dated = {"as_of": as_of.isoformat()} if as_of is not None else {}
     with open_client() as client:
-        counts = _send(client, file, lines, query, as_of)
+        counts = send_lines(client, "/v1/dnc/import", file, lines, query, at_last=dated)
     _tell(counts, f"{counts['added']} added, {counts['removed']} removed", as_json=json)
     return DONE
 
@@ -128,65 +125,7 @@ def _count(file: Path) -> int:
     from relay.store.list_csv import Given, ListCsvError, read_list
 
     nobody = Given("", "", datetime.now(UTC))
-    with _reading(file) as text:
-        try:
-            return sum(1 for _ in read_list(text, nobody))
-        except ListCsvError as problem:
-            raise CommandFailed(f"{file}, {problem}; nothing was imported") from None
-
-
-def _send(
-    client: Client, file: Path, lines: int, query: dict[str, str], as_of: datetime | None
-) -> dict[str, int]:
-    """Send a file in batches, each of which is taken whole or not at all."""
-    counts = {"added": 0, "removed": 0}
-    watching = Console(stderr=True)
-    with _reading(file) as text, Progress(console=watching, disable=not watching.is_terminal) as progress:
-        task = progress.add_task("importing", total=lines)
-        for batch, is_last in _batches(text):
-            # The copy is not complete before its last line is there.
-            dated = {"as_of": as_of.isoformat()} if as_of is not None and is_last else {}
-            try:
-                taken = client.ask("POST", "/v1/dnc/import", params=query | dated, content=batch.encode())
-            except CommandFailed as problem:
-                done = sum(counts.values())
-                raise CommandFailed(
-                    f"{problem} ({done} of {lines} lines are imported; to import them again does no harm)"
-                ) from None
-            counts = {name: counts[name] + taken[name] for name in counts}
-            progress.update(task, completed=sum(counts.values()))
-    return counts
-
-
-def _batches(text: TextIO) -> Iterator[tuple[str, bool]]:
-    """The lines of a CSV in texts that each have its head and fit into one request; and which is the last."""
-    rows = csv.reader(text)
-    head = _as_csv(next(rows))
-    batch = [head]
-    size = len(head.encode())
-    for line in map(_as_csv, rows):
-        if len(batch) > BATCH_LINES or size + len(line.encode()) > BATCH_BYTES:
-            yield "".join(batch), False
-            batch = [head]
-            size = len(head.encode())
-        batch.append(line)
-        size += len(line.encode())
-    yield "".join(batch), True
-
-
-def _as_csv(row: list[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(row)
-    return text.getvalue()
-
-
-@contextmanager
-def _reading(file: Path) -> Iterator[TextIO]:
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as text:
-            yield text
-    except (OSError, UnicodeDecodeError) as problem:
-        raise CommandFailed(f"{file} cannot be read as UTF-8 ({problem})") from None
+    return count_lines(file, lambda text: read_list(text, nobody), ListCsvError)
 
 
 @dnc.command(name="export")

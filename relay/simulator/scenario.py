@@ -25,6 +25,7 @@ _AGENT_FAULTS = frozenset({"late-audio", "silent-reply", "missing-status", "floo
 _KNOWN_FAULTS = _SOCKET_FAULTS | _PHONE_FAULTS | _AGENT_FAULTS
 _FAULT_WITH_CODE = re.compile(r"(close|refuse):\d{3,4}|error:[a-z_]+")
 _MOMENT = re.compile(r"before-ready|opening|mid-speech|tool-running|farewell|seconds:\d+(\.\d+)?")
+_SLOT = r"^(Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day ([01][0-9]|2[0-3]):[0-5][0-9]$"
 _CREATE = re.compile(r"placed|ambiguous|lost|refused:\d+|throttled:\d+")
 
 
@@ -67,7 +68,11 @@ class Consented(_Part):
 
 
 class Order(_Part):
-    """What is posted to `/v1/calls`, and before it a consent, and official lists that are fresh and empty."""
+    """What is posted to `/v1/calls`, and what is on record before it.
+
+    A consent, official lists that are fresh and empty, and times that can be booked in the calendar of
+    the business (`Tuesday 10:00`, of this week and the next).
+    """
 
     to: str = Field(default="+12025550143", pattern=r"^\+[1-9]\d{6,14}$")
     agent: str = "default"
@@ -76,6 +81,7 @@ class Order(_Part):
     consent: Consented | None = None
     lists: tuple[str, ...] = ()
     machine_detection: Literal["off", "enable", "detect-message-end"] | None = None
+    slots: tuple[Annotated[str, Field(pattern=_SLOT)], ...] = ()
 
 
 class Network(_Part):

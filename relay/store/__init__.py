@@ -3,6 +3,7 @@
 Knows nothing of how a call is made; who keeps the records is behind `Store`.
 """
 
+from relay.store.books import Account, Books, Callback, Slot
 from relay.store.ledger import (
     LEASE_SECONDS,
     PAST_LIMIT_SECONDS,
@@ -21,13 +22,17 @@ from relay.store.spool import Spool, open_spool
 __all__ = [
     "LEASE_SECONDS",
     "PAST_LIMIT_SECONDS",
+    "Account",
+    "Books",
     "CallRecord",
+    "Callback",
     "Entry",
     "Kind",
     "ListEntry",
     "Listing",
     "MemoryStore",
     "Retention",
+    "Slot",
     "Spool",
     "Status",
     "Store",

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from relay.compliance.case import OWN_LIST, Consent, DialRequest, Facts, Revocation
 from relay.compliance.gate import Permit, Refused
+from relay.store.books import Books
 from relay.store.chain import SealedEntry, Verification
 from relay.store.records import CallRecord, Entry, Progress
 
@@ -115,8 +116,11 @@ class Purge:
 class Store(Protocol):
     """Whatever keeps the ledger. Every method may raise StoreError; nothing else goes wrong by exception.
 
-    Nodes are named by whoever starts them; a name must not outlive its process.
+    Nodes are named by whoever starts them; a name must not outlive its process. `books` are what the tools
+    of agents work with.
     """
+
+    books: Books
 
     # ---- calls --------------------------------------------------------------------------------------------
 

@@ -42,6 +42,7 @@ from relay.store.ledger import (
     Written,
     stream_nonce,
 )
+from relay.store.memory_books import MemoryBooks
 from relay.store.memory_call import KeptCall
 from relay.store.memory_permits import Permits
 from relay.store.records import CallRecord, Entry, Kind, Progress, Status, StoreRefused
@@ -56,6 +57,7 @@ class MemoryStore(Store):
     def __init__(
         self, kept: int = KEPT_CALLS, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
+        self.books = MemoryBooks()
         self._kept = kept
         self._clock = clock
         self._calls: dict[str, KeptCall] = {}  # in the order in which they were added
@@ -355,7 +357,7 @@ class MemoryStore(Store):
         await trio.lowlevel.checkpoint()
         of_calls = [kept.copy().as_json() for kept in self._calls_to.get(number, [])]
         facts = self._facts(number, self._clock(), "")
-        return subject_as_json(
+        told = subject_as_json(
             number,
             of_calls,
             self._permits.verdicts_on(number),
@@ -363,6 +365,7 @@ class MemoryStore(Store):
             facts.consents or (),
             facts.revocations or (),
         )
+        return told | self.books.about(number)
 
     async def erase(self, number: str, who: str, at: datetime) -> Erasure:
         await trio.lowlevel.checkpoint()
@@ -373,6 +376,7 @@ class MemoryStore(Store):
             self._detach(kept)
             kept.empty()
         self._permits.detach(number, besides=deferred)
+        self.books.forget(number)
         if not deferred:
             self._listed = [replace(e, number=None) if e.number == number else e for e in self._listed]
             await self.suppress([ListEntry(None, Listing.ADDED, "erasure", who, at, subject=number)])
@@ -393,6 +397,7 @@ class MemoryStore(Store):
         for kept in whole:
             self._detach(kept)
             kept.empty()
+        self.books.forget_calls({kept.record.id for kept in whole})
         old = now - timedelta(seconds=retention.nonce_seconds)
         spent = [nonce for nonce, at in self._nonces.items() if at <= old]
         for nonce in spent:

@@ -24,10 +24,12 @@ import trio
 from relay.compliance.case import Consent, DialRequest, Facts, Revocation
 from relay.compliance.gate import Permit, Refused
 from relay.store import sql_calls, sql_holds, sql_subjects
+from relay.store.books import Books
 from relay.store.chain import SealedEntry, Verification
 from relay.store.ledger import Erasure, Judge, ListEntry, Purge, Retention, Store, Wish, WishKind, Written
 from relay.store.migrations import upgrade
 from relay.store.records import CallRecord, Entry, Progress, StoreError, StoreRefused
+from relay.store.sql_books import SqlBooks
 
 OPERATION_SECONDS = 5.0  # for one operation, the wait for its thread and connection included
 OPENING_SECONDS = 60.0  # for the migrations, another node's before ours included
@@ -53,6 +55,7 @@ class SqlStore(Store):
         self._on_operation = on_operation
         # As many as there are connections: what waits, waits here, where a deadline of ours holds.
         self._limiter = trio.CapacityLimiter(1 if engine.dialect.name == "sqlite" else CONNECTIONS)
+        self.books: Books = SqlBooks(self._run, self._subject)
 
     def _subject(self, number: str) -> str:
         return hmac.new(self._key, number.encode(), hashlib.sha256).hexdigest()

@@ -24,7 +24,7 @@ from relay.compliance.case import (
     Revocation,
 )
 from relay.compliance.gate import Permit, Refused
-from relay.store import sql_calls, sql_holds
+from relay.store import sql_books, sql_calls, sql_holds
 from relay.store.chain import canonical
 from relay.store.ledger import Erasure, Judge, ListEntry, Listing, Purge, Retention
 from relay.store.records import Kind, Status
@@ -194,7 +194,7 @@ def export_subject(connection: sa.Connection, number: str, subject: str) -> dict
     ).scalars()
     records = [sql_calls.get(connection, call_id) for call_id in list(ids)]
     judged = sa.select(attempts.c.verdict).where(attempts.c.subject == subject).order_by(attempts.c.judged_at)
-    return subject_as_json(
+    told = subject_as_json(
         number,
         [record.as_json() for record in records if record is not None],
         [json.loads(verdict) for verdict in connection.execute(judged).scalars()],
@@ -202,6 +202,7 @@ def export_subject(connection: sa.Connection, number: str, subject: str) -> dict
         _consents(connection, subject),
         _revocations(connection, subject),
     )
+    return told | sql_books.about(connection, subject)
 
 
 def erase(connection: sa.Connection, subject: str, who: str, at: datetime) -> Erasure:
@@ -213,6 +214,7 @@ def erase(connection: sa.Connection, subject: str, who: str, at: datetime) -> Er
     _empty(connection, erased)
     forgotten = attempts.c.subject == subject, attempts.c.call_id.not_in(deferred)
     connection.execute(attempts.update().where(*forgotten).values(subject=None))
+    sql_books.forget(connection, subject)
     if not deferred:  # a live call still needs its number, and the list its own
         mine = suppressions.c.subject == subject, suppressions.c.number.is_not(None)
         connection.execute(suppressions.update().where(*mine).values(number=None))
@@ -235,6 +237,7 @@ def purge(connection: sa.Connection, retention: Retention, now: datetime) -> Pur
     whole = _past(connection, calls.c.erased, now, retention.evidence_seconds)
     _empty(connection, whole)
     connection.execute(attempts.update().where(attempts.c.call_id.in_(whole)).values(subject=None))
+    sql_books.forget_calls(connection, whole)
     old = nonces.c.spent_at <= now - timedelta(seconds=retention.nonce_seconds)
     spent = connection.execute(nonces.delete().where(old)).rowcount
     connection.execute(wishes.delete().where(wishes.c.call_id.in_(sa.select(calls.c.id).where(_ENDED))))

@@ -172,3 +172,52 @@ nonces = sa.Table(
     _column("spent_at", Instant),
     sa.Index("nonces_by_age", "spent_at"),
 )
+
+# An instant with the offset of the wall clock that it was given in.
+slots = sa.Table(
+    "slots",
+    metadata,
+    _column("id", _COUNTER, primary_key=True),
+    _column("calendar", sa.Text),
+    _column("starts_at", Instant),
+    _column("offset_minutes", sa.Integer),
+    _column("note", sa.Text),
+    _column("confirmation", sa.Text, nullable=True, unique=True),
+    _column("call_id", sa.Text, nullable=True),
+    _column("subject", sa.Text, nullable=True),
+    _column("number", sa.Text, nullable=True),
+    sa.Index("slots_by_time", "calendar", "starts_at", unique=True),
+    sa.Index("slots_by_call", "call_id"),
+    sa.Index("slots_by_subject", "subject"),
+)
+
+accounts = sa.Table(
+    "accounts",
+    metadata,
+    _column("id", _COUNTER, primary_key=True),
+    _column("book", sa.Text),
+    _column("account", sa.Text),
+    _column("subject", sa.Text),
+    _column("number", sa.Text),
+    _column("fields", sa.Text),  # JSON
+    sa.Index("accounts_by_name", "book", "account", unique=True),
+    sa.Index("accounts_by_subject", "subject"),
+)
+
+callbacks = sa.Table(
+    "callbacks",
+    metadata,
+    _column("id", _COUNTER, primary_key=True),
+    _column("callback", sa.Text, unique=True),
+    _column("call_id", sa.Text, unique=True),
+    _column("agent", sa.Text),
+    _column("subject", sa.Text),
+    _column("number", sa.Text),
+    _column("at", Instant),
+    _column("offset_minutes", sa.Integer),
+    _column("note", sa.Text),
+    _column("wished_at", Instant),
+    _column("done_at", Instant, nullable=True),
+    _column("done_by", sa.Text, nullable=True),
+    sa.Index("callbacks_by_subject", "subject"),
+)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import orjson
 import structlog
 import trio
 from pydantic import BaseModel, ValidationError
+
+from relay.store import Books
 
 TOOL_SECONDS = 5.0  # for one run: the person hears nothing meanwhile
 RESULT_CHARACTERS = 8 * 1024  # of a result; more would only slow the agent's next sentence
@@ -22,6 +25,20 @@ log = structlog.get_logger(subsystem="tools")
 
 class ToolRefused(Exception):
     """The tool says no; its text is a sentence that the agent can use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What the relay's own tools work with. Whose data they may touch was decided before the call."""
+
+    books: Books
+    agent: str
+    calendar: str
+    accounts: str  # the book in which accounts are looked up
+    account: str  # the id of the one that the call is about; empty where the number says it
+    where: Callable[[], str]  # the IANA zone of the callee's wall clock
+    now: Callable[[], datetime]
+    judge_hour: Callable[[datetime], str | None]  # why the callee may not be called then; None: they may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +52,7 @@ class CallContext:
     to: str  # the callee's number, E.164
     variables: Mapping[str, str]
     run_id: str = ""
+    desk: Desk | None = None
 
 
 @dataclass(frozen=True, slots=True)

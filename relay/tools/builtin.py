@@ -1,16 +1,14 @@
-"""The tools that ship with the relay.
+"""The tools that ship with the relay; an agent gets those that its profile names.
 
-Appointments are kept in memory until there is a ledger for them.
+Knows no ledger and no other call; what a tool works with comes with the call.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import trio
-from pydantic import Field
 
-from relay.tools import Tool, ToolRefused
+from relay.tools import Tool
+from relay.tools.booking import book_appointment, free_appointments, lookup_account, schedule_callback
 from relay.tools.functions import tool
 
 
@@ -29,27 +27,16 @@ async def mark_do_not_call() -> dict[str, str]:
     return {"hanging_up": "now"}
 
 
-def appointments() -> Tool:
-    """The tool that books, with a book of its own: one booking for each day and hour."""
-    booked: dict[tuple[str, str], str] = {}
-
-    @tool
-    async def book_appointment(
-        day: Annotated[str, Field(description="day as the person said it", examples=["Tuesday"])],
-        time: Annotated[str, Field(description="time of day", examples=["half past two"])],
-    ) -> dict[str, str]:
-        """Book an appointment for the person on the phone. Say the day and time back to them."""
-        await trio.lowlevel.checkpoint()
-        slot = (day.strip().lower(), time.strip().lower())
-        if slot in booked:
-            raise ToolRefused("That time is already taken. Offer another one.")
-        number = f"A{len(booked) + 1:04d}"
-        booked[slot] = number
-        return {"booked": "yes", "day": slot[0], "time": slot[1], "confirmation_number": number}
-
-    return book_appointment
+BUILTIN = (
+    book_appointment,
+    free_appointments,
+    lookup_account,
+    schedule_callback,
+    end_call,
+    mark_do_not_call,
+)
 
 
 def builtin_tools() -> dict[str, Tool]:
-    """All of them, by name; an agent gets those that its profile names."""
-    return {each.name: each for each in (end_call, mark_do_not_call, appointments())}
+    """All of them, by name."""
+    return {each.name: each for each in BUILTIN}

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from relay.compliance.case import DialRequest, Facts, Purpose, Revocation
 from relay.compliance.gate import Permit, Refused
 from relay.compliance.verdict import Verdict, passed
 from relay.outcomes import Blame, Ending, Reason, Refusal
-from relay.store import CallRecord, StoreError, sql_calls, sql_holds
+from relay.store import Books, CallRecord, Slot, StoreError, sql_calls, sql_holds
 from relay.store import sql as sql_store
 from relay.store.chain import Integrity
 from relay.store.ledger import ListEntry, Listing, WishKind
@@ -272,3 +272,25 @@ async def test_a_server_that_dropped_its_connections_is_asked_again(
         ours = "datname <> 'postgres' AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
         postgres_control(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {ours}")
         assert await store.get(record.id) is not None
+
+
+@pytest.mark.needs_postgres
+async def test_two_nodes_never_book_one_slot_twice(postgres_server: Any) -> None:
+    url = fresh_database(postgres_server)
+    begin = datetime(2030, 1, 7, 9, tzinfo=UTC)
+    hours = [begin + timedelta(hours=hour) for hour in range(20)]
+    booked: list[datetime] = []
+
+    async def book_all(books: Books, name: str) -> None:
+        for hour in hours:
+            call_id = f"call_{name}_{hour.isoformat()}"
+            if await books.book("lakeside", hour, call_id=call_id, number=NUMBER, at_most=1):
+                booked.append(hour)
+
+    async with open_store(url, KEY) as one, open_store(url, KEY) as other:
+        await one.books.open_slots([Slot("lakeside", hour) for hour in hours])
+        async with trio.open_nursery() as nursery:
+            for books in (one.books, other.books):
+                for guest in ("a", "b"):
+                    nursery.start_soon(book_all, books, f"{id(books)}_{guest}")
+    assert sorted(booked) == hours

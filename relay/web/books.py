@@ -1,0 +1,186 @@
+"""The operator's hand on the books of agents' tools: appointments, accounts, and wishes to be called back.
+
+Knows Quart and the shape of requests; nothing here dials.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+
+import trio
+from pydantic import Field, StringConstraints
+from quart import Blueprint, jsonify, request
+from quart.typing import ResponseReturnValue
+from quart_schema import security_scheme, validate_querystring
+
+from relay.store import Books
+from relay.store.book_csv import BookCsvError, Name, read_accounts, read_slots
+from relay.store.list_csv import PRINTED
+from relay.web.answers import error
+from relay.web.bearer import bearer_only
+from relay.web.numbers import IMPORT_LINES, OPERATOR, PAGE_ENTRIES, Body
+
+Clock = Callable[[], datetime]
+Id = Annotated[str, StringConstraints(pattern=PRINTED, max_length=64)]
+
+_Read = TypeVar("_Read")
+
+
+class SlotsQuery(Body):
+    """Which page of the appointments; of one calendar, or of all."""
+
+    calendar: str | None = None
+    after: int = Field(default=0, ge=0, description="the `next` of the page before")
+    limit: int = Field(default=PAGE_ENTRIES, ge=1, le=PAGE_ENTRIES)
+
+
+class SlotsImportQuery(Body):
+    """The calendar of every line: as a profile's `scope.calendar` names it."""
+
+    calendar: Name
+
+
+class AccountsQuery(Body):
+    """Which page of the accounts; of one book, or of all."""
+
+    book: str | None = None
+    after: int = Field(default=0, ge=0, description="the `next` of the page before")
+    limit: int = Field(default=PAGE_ENTRIES, ge=1, le=PAGE_ENTRIES)
+
+
+class AccountsImportQuery(Body):
+    """The book of every line: as a profile's `scope.accounts` names it."""
+
+    book: Name
+
+
+class AccountQuery(Body):
+    """One account."""
+
+    book: Name
+    id: Id
+
+
+class CallbacksQuery(Body):
+    """Which page of the wishes; those that somebody has seen to only with `all`."""
+
+    all: bool = False
+    after: int = Field(default=0, ge=0, description="the `next` of the page before")
+    limit: int = Field(default=PAGE_ENTRIES, ge=1, le=PAGE_ENTRIES)
+
+
+class DoneQuery(Body):
+    """Who has seen to it."""
+
+    who: Annotated[str, StringConstraints(pattern=PRINTED, max_length=100)] = OPERATOR
+
+
+def book_routes(books: Books, api_token: str | None, *, clock: Clock) -> Blueprint:
+    """`/v1/appointments`, `/v1/accounts` and `/v1/callbacks`."""
+    routes = bearer_only("books", api_token)
+    _add_appointment_routes(routes, books)
+    _add_account_routes(routes, books)
+    _add_callback_routes(routes, books, clock)
+    return routes
+
+
+def _add_appointment_routes(routes: Blueprint, books: Books) -> None:
+    @routes.get("/appointments")
+    @security_scheme([{"bearer": []}])
+    @validate_querystring(SlotsQuery)
+    async def slots(query_args: SlotsQuery) -> ResponseReturnValue:
+        """The times of a calendar, free and booked, in pages."""
+        return _page(await books.slots(query_args.after, query_args.limit, query_args.calendar), query_args)
+
+    @routes.post("/appointments/import")
+    @security_scheme([{"bearer": []}])
+    @validate_querystring(SlotsImportQuery)
+    async def open_slots(query_args: SlotsImportQuery) -> ResponseReturnValue:
+        """Add the times of a CSV, all or none; those that are there already stay as they are."""
+        wanted = await _read_csv(lambda text: read_slots(text, query_args.calendar))
+        if isinstance(wanted, str):
+            return error(422, "bad-csv", wanted)
+        added = await books.open_slots(wanted)
+        return jsonify({"added": added, "known": len(wanted) - added}), 201
+
+    @routes.delete("/appointments/<confirmation>")
+    @security_scheme([{"bearer": []}])
+    async def release(confirmation: str) -> ResponseReturnValue:
+        """Free the time of a confirmation number again."""
+        slot = await books.release(confirmation)
+        if slot is None:
+            return error(404, "not-booked", "there is no booking with this confirmation number")
+        return jsonify(slot.as_json())
+
+
+def _add_account_routes(routes: Blueprint, books: Books) -> None:
+    @routes.get("/accounts")
+    @security_scheme([{"bearer": []}])
+    @validate_querystring(AccountsQuery)
+    async def accounts(query_args: AccountsQuery) -> ResponseReturnValue:
+        """The accounts of a book, in pages."""
+        return _page(await books.accounts(query_args.after, query_args.limit, query_args.book), query_args)
+
+    @routes.post("/accounts/import")
+    @security_scheme([{"bearer": []}])
+    @validate_querystring(AccountsImportQuery)
+    async def keep(query_args: AccountsImportQuery) -> ResponseReturnValue:
+        """Add the accounts of a CSV, all or none; one that is there already, by its id, is replaced."""
+        wanted = await _read_csv(lambda text: read_accounts(text, query_args.book))
+        if isinstance(wanted, str):
+            return error(422, "bad-csv", wanted)
+        await books.keep_accounts(wanted)
+        return jsonify({"kept": len(wanted)}), 201
+
+    @routes.delete("/accounts")
+    @security_scheme([{"bearer": []}])
+    @validate_querystring(AccountQuery)
+    async def remove(query_args: AccountQuery) -> ResponseReturnValue:
+        """Take an account out."""
+        if not await books.remove_account(query_args.book, query_args.id):
+            return error(404, "no-such-account", "there is no such account in this book")
+        return jsonify({"book": query_args.book, "id": query_args.id})
+
+
+def _add_callback_routes(routes: Blueprint, books: Books, clock: Clock) -> None:
+    @routes.get("/callbacks")
+    @security_scheme([{"bearer": []}])
+    @validate_querystring(CallbacksQuery)
+    async def callbacks(query_args: CallbacksQuery) -> ResponseReturnValue:
+        """Who wants to be called back and when, in pages."""
+        found = await books.callbacks(query_args.after, query_args.limit, open_only=not query_args.all)
+        return _page(found, query_args)
+
+    @routes.post("/callbacks/<callback_id>/done")
+    @security_scheme([{"bearer": []}])
+    @validate_querystring(DoneQuery)
+    async def done(callback_id: str, query_args: DoneQuery) -> ResponseReturnValue:
+        """Somebody has seen to a wish; the first word counts."""
+        wish = await books.settle_callback(callback_id, query_args.who, clock())
+        if wish is None:
+            return error(404, "no-such-callback", "there is no such wish")
+        return jsonify(wish.as_json())
+
+
+def _page(found: list[Any], query: SlotsQuery | AccountsQuery | CallbacksQuery) -> ResponseReturnValue:
+    after = found[-1].position if len(found) == query.limit else None
+    return jsonify({"entries": [each.as_json() for each in found], "next": after})
+
+
+async def _read_csv(read: Callable[[io.StringIO], Iterator[_Read]]) -> list[_Read] | str:
+    """What the lines of the body say, or what is wrong with them."""
+    body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
+    try:
+        text = io.StringIO(body.decode(), newline="")
+        # In a thread: a thousand lines take as long as the sound of all calls may wait at most.
+        found: list[_Read] = await trio.to_thread.run_sync(list, read(text))
+    except UnicodeDecodeError:
+        return "the body must be UTF-8"
+    except BookCsvError as problem:
+        return str(problem)
+    if len(found) > IMPORT_LINES:
+        return f"at most {IMPORT_LINES} lines in one request, here are {len(found)}"
+    return found
