@@ -50,7 +50,10 @@ def grant(line: Line, wish: Wish) -> None:
 
 
 def follow_stream(line: Line, told: Mapping[str, Any]) -> None:
-    """The carrier's word on a stream. One that it gave up ends the call, unless a later one is there."""
+    """The carrier's word on a stream. One that it gave up ends the call, unless a later one is there.
+
+    Of one that never came it may say so before it fetches the next document.
+    """
     line.noted("stream", {"what": told["what"]})
     if told["what"] == StreamEvent.ERROR and told["attempt"] == line.record.attempt:
         reason = Reason.NO_STREAM if line.stream is None else Reason.LOST
