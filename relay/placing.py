@@ -71,7 +71,6 @@ class Office:
     def __init__(
         self,
         house: House,
-        *,
         profiles: Callable[[str], Profile | None],
         tools: Mapping[str, Sequence[Tool]],
         clock: Callable[[], datetime],

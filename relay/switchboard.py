@@ -80,9 +80,7 @@ class Switchboard:
         self.phase = Phase.OPEN
         self._house = house
         self._calls = calls
-        self._office = Office(
-            house, profiles=profiles, tools=tools, clock=clock, books=store.books, gatekeeper=gatekeeper
-        )
+        self._office = Office(house, profiles, tools, clock, store.books, gatekeeper)
         self._custody = Custody(house.node, store, spool, self._office, gatekeeper, clock)
         self._course = Course(
             carrier=carrier,
