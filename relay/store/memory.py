@@ -26,10 +26,9 @@ from relay.compliance.case import (
 )
 from relay.compliance.gate import Permit, Refused
 from relay.store.chain import SealedEntry, Verification, verify
-from relay.store.diary import as_fields, from_fields, heard_at, seal_fresh
+from relay.store.diary import as_fields, from_fields
 from relay.store.ledger import (
     LEASE_SECONDS,
-    PAST_LIMIT_SECONDS,
     Erasure,
     Judge,
     ListEntry,
@@ -120,15 +119,7 @@ class MemoryStore(Store):
 
     def _advance(self, kept: KeptCall, progress: Progress) -> None:
         record = kept.record
-        kept.diary += seal_fresh(progress, len(kept.diary), kept.head, record.started_at)
-        kept.conversed_at = heard_at(progress.entries) or kept.conversed_at
-        record.answered_at = min(filter(None, (record.answered_at, progress.answered_at)), default=None)
-        for name, value in progress.details.items():
-            setattr(record, name, value)
-        if progress.answered_at is not None and kept.overdue_at is None:
-            limit = timedelta(seconds=record.time_limit_seconds + PAST_LIMIT_SECONDS)
-            kept.overdue_at = progress.answered_at + limit
-        record.raise_status(progress.status)
+        kept.take(progress)
         if progress.ending is not None:
             record.ending, record.ended_at, record.status = progress.ending, progress.ended_at, Status.ENDED
             for wish in self._wishes:

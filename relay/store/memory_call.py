@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from relay.store.chain import SealedEntry
-from relay.store.diary import seal, unseal
-from relay.store.records import ENTRIES_OF_A_CALL, CallRecord, Entry, Kind, Status
+from relay.store.diary import heard_at, seal, seal_fresh, unseal
+from relay.store.ledger import PAST_LIMIT_SECONDS
+from relay.store.records import ENTRIES_OF_A_CALL, CallRecord, Entry, Kind, Progress, Status
 
 _DAWN = datetime.min.replace(tzinfo=UTC)  # before every lease
 
@@ -41,6 +42,18 @@ class KeptCall:
         self.record.owner, self.lease_until = node, until
         self.record.fence += 1
         return self.record.fence
+
+    def take(self, progress: Progress) -> None:
+        record = self.record
+        self.diary += seal_fresh(progress, len(self.diary), self.head, record.started_at)
+        self.conversed_at = heard_at(progress.entries) or self.conversed_at
+        record.answered_at = min(filter(None, (record.answered_at, progress.answered_at)), default=None)
+        for name, value in progress.details.items():
+            setattr(record, name, value)
+        if progress.answered_at is not None and self.overdue_at is None:
+            limit = timedelta(seconds=record.time_limit_seconds + PAST_LIMIT_SECONDS)
+            self.overdue_at = progress.answered_at + limit
+        record.raise_status(progress.status)
 
     def copy(self) -> CallRecord:
         return replace(self.record, entries=unseal(self.diary), kept=len(self.diary))
