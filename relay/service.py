@@ -130,6 +130,7 @@ async def serve(
                     app = create_app(
                         *_public(trust, switchboard, meter, listening),
                         *_operators(house, trust, switchboard, store, rulebook, roster, clock, rule_time),
+                        proxies=settings.proxy_networks,
                     )
                     bound = await _listen(front, partial(serve_edge, app, settings.bind, stop=stop))
                     log.info("serving", address=f"{bound[0]}:{bound[1]}", public_url=accounts.public_url)

@@ -151,6 +151,12 @@ class Settings(BaseModel):
         "RELAY_LEAD_SILENCE_MS", "Silence before the first audio, so that no word is clipped.", 250, le=2000
     )
     bind: Bind = _setting("RELAY_BIND", "Address and port to listen on.", "127.0.0.1:8080")
+    proxy_networks: Networks = _setting(
+        "RELAY_PROXY_NETWORKS",
+        "Networks of balancers whose X-Forwarded-For is believed; unset: nobody's.",
+        (),
+        example="10.0.0.0/8",
+    )
     url: ClientURL | None = _setting(
         "RELAY_URL",
         "Where client commands find the service; unset: RELAY_BIND.",

@@ -5,6 +5,9 @@ Knows Quart; decides nothing about calls.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from ipaddress import ip_network
+
 from quart import Blueprint, Response, has_request_context, request
 from quart.typing import ResponseReturnValue
 from quart_schema import HttpSecurityScheme, Info, QuartSchema, RequestSchemaValidationError
@@ -14,6 +17,7 @@ from werkzeug.exceptions import HTTPException
 from relay import __version__
 from relay.store import StoreError
 from relay.web.answers import error
+from relay.web.client_address import client_address
 
 BODY_BYTES = 64 * 1024  # of any request; Twilio's forms are below 4 KiB
 
@@ -22,8 +26,12 @@ Routes = Blueprint
 """A group of routes, for whoever composes them and need not know the framework."""
 
 
-def create_app(*blueprints: Routes) -> QuartTrio:
-    """The ASGI application of these routes: its limits, its description, and how it says no."""
+def create_app(*blueprints: Routes, proxies: Collection[str] = ()) -> QuartTrio:
+    """The ASGI application of these routes: its limits, its description, and how it says no.
+
+    `proxies` are the networks of balancers whose X-Forwarded-For is believed.
+    """
+    networks = [ip_network(network) for network in proxies]
     app = QuartTrio("relay")
     app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES
     app.config["BODY_TIMEOUT"] = 10  # seconds; a slow body is no webhook
@@ -39,6 +47,11 @@ def create_app(*blueprints: Routes) -> QuartTrio:
 
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
+
+    @app.before_request
+    async def see_who_asks() -> None:  # before any blueprint looks
+        claimed = request.headers.getlist("X-Forwarded-For")
+        request.remote_addr = client_address(request.remote_addr or "", claimed, networks)
 
     @app.errorhandler(RequestSchemaValidationError)
     async def bad_value(problem: RequestSchemaValidationError) -> ResponseReturnValue:

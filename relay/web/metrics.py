@@ -46,6 +46,7 @@ def metrics_routes(metrics: Metrics) -> Blueprint:
             route=route,
             status=response.status_code,
             seconds=round(seconds, 4),
+            client=request.remote_addr,
         )
         return response
 
