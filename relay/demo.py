@@ -144,7 +144,7 @@ async def _perform(scenario: Scenario, folder: Path, console: Console) -> Perfor
 
 
 def _report(performance: Performance, folder: Path, console: Console, *, as_json: bool) -> bool:
-    run = Run(performance.ledger, performance.scenario.expect.withheld)
+    run = Run(performance.ledger, performance.scenario.expect)
     figures = measure(run)
     status = performance.call.status if performance.call else "never created"
     checks = judge(

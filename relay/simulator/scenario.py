@@ -219,7 +219,8 @@ class Expected(_Part):
 
     `said`: texts that the agent spoke to their end. `noted`: events of the record's timeline. `withheld`:
     replies that the agent begins and nobody may hear, at most. `first`: who speaks first. `heard`: whether
-    the agent ever hears the callee.
+    the agent ever hears the callee. `last_words`: whether the service itself says the last sentence.
+    `refused`: tools that the agent asks for in vain.
     """
 
     ending: tuple[str, str] = ("nobody", "goodbye")
@@ -228,6 +229,8 @@ class Expected(_Part):
     withheld: int = Field(default=0, ge=0)
     first: Literal["agent", "callee"] = "agent"
     heard: bool = True
+    last_words: bool = False
+    refused: tuple[str, ...] = ()
 
 
 class Scenario(_Part):

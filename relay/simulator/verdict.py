@@ -20,6 +20,8 @@ TELLING_SECONDS = 0.15  # by which what is known from afar may be wrong, for eac
 
 _HEARD_OUT = ("goodbye", "message-left")  # the endings that wait until the last word was heard
 
+_NOTHING_SPECIAL = Expected()
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -53,14 +55,14 @@ class Figures:
 
 
 class Run:
-    """Both accounts of one call, laid side by side; `withheld` replies of the agent's may go unheard."""
+    """Both accounts of one call, laid side by side; what is expected says what may go unheard."""
 
-    def __init__(self, ledger: Ledger, withheld: int = 0) -> None:
+    def __init__(self, ledger: Ledger, expected: Expected = _NOTHING_SPECIAL) -> None:
         self.ledger = ledger
         self.said = ledger.select("phone", "sent", "media")
         self.forwarded = ledger.select("agent", "received", "input.audio")
         received = ledger.select("phone", "received", "media")
-        self.withheld = self._unheard({entry.payload for entry in received})[:withheld]
+        self.withheld = self._unheard({entry.payload for entry in received})[: expected.withheld]
         self.spoken = [e for e in ledger.select("agent", "sent", "reply.audio") if not self._is_withheld(e)]
         spoken_payloads = {entry.payload for entry in self.spoken}
         self.own = [e for e in received if e.payload not in spoken_payloads and _is_silence(e)]
@@ -78,6 +80,11 @@ class Run:
         }
         self.uplink = self._match_uplink()
         self.downlink, self.skipped, self.strange = self._match_downlink()
+        self.last_words: list[Entry] = []  # of the service's own, behind all that the agent said
+        if expected.last_words:
+            agent_until = self.downlink[-1][1].at if self.downlink else 0.0
+            self.last_words = [entry for entry in self.strange if entry.at > agent_until]
+            self.strange = [entry for entry in self.strange if entry.at <= agent_until]
 
     def _unheard(self, received: set[str | None]) -> list[str]:
         """The replies that did not complete and of which nothing audible was played, in order."""
@@ -175,7 +182,12 @@ def _as_expected(run: Run, record: Mapping[str, Any], expected: Expected) -> lis
     spoken = [str(entry.fields["text"]) for entry in told if not entry.fields.get("interrupted")]
     noted = [str(event["event"]) for event in record.get("events", ())]
     checks = [Check(f"said: {text}", text in spoken) for text in expected.said]
-    return [*checks, *(Check(f"noted: {event}", event in noted) for event in expected.noted)]
+    checks += [Check(f"noted: {event}", event in noted) for event in expected.noted]
+    called = run.ledger.select("agent", "sent", "tool.call")
+    calls = {entry.fields["call_id"]: entry.fields["name"] for entry in called}
+    results = run.ledger.select("agent", "received", "tool.result")
+    refused = [calls.get(entry.fields["call_id"]) for entry in results if entry.fields.get("is_error")]
+    return [*checks, *(Check(f"refused: {name}", name in refused) for name in expected.refused)]
 
 
 def _talk(run: Run, record: Mapping[str, Any], expected: Expected) -> list[Check]:
@@ -209,6 +221,8 @@ def _talk(run: Run, record: Mapping[str, Any], expected: Expected) -> list[Check
     if expected.first == "agent":
         spoke_first = first_audible is not None and (first_said is None or first_audible < first_said)
         checks.append(Check("the agent spoke first", spoke_first))
+    if expected.last_words:
+        checks.append(Check("the last words were heard to their end", _heard_last_words(run)))
     if expected.ending[1] in _HEARD_OUT:
         checks.append(Check("the goodbye was heard to its end", _heard_goodbye(run)))
     beeps = [_happened(entry) for entry in ledger.select("phone", "noted", "beeped")]
@@ -286,6 +300,18 @@ def _heard_goodbye(run: Run) -> bool:
     begun = _last_reply_began(run)
     cleared = any(entry.at >= begun for entry in run.ledger.select("phone", "received", "clear"))
     return last_mark.at >= last_sound.at and last_mark.fields["name"] in echoes and not cleared
+
+
+def _heard_last_words(run: Run) -> bool:
+    """Something was said by the service itself, and the mark behind it came back."""
+    marks = run.ledger.select("phone", "received", "mark")
+    echoes = {entry.fields["name"] for entry in run.ledger.select("phone", "sent", "mark")}
+    return bool(
+        run.last_words
+        and marks
+        and marks[-1].at >= run.last_words[-1].at
+        and marks[-1].fields["name"] in echoes
+    )
 
 
 def _is_told(run: Run, record: Mapping[str, Any]) -> tuple[bool, str]:

@@ -106,7 +106,7 @@ async def test_every_shipped_scenario_holds_every_check(tmp_path: Path) -> None:
 def failed_checks(performance: Performance) -> list[Check]:
     scenario = performance.scenario
     assert performance.call is not None
-    run = Run(performance.ledger, scenario.expect.withheld)
+    run = Run(performance.ledger, scenario.expect)
     status = performance.call.status
     checks = judge(run, performance.record, scenario, final_records=1, carrier_status=status)
     return [check for check in checks if not check.holds]
