@@ -14,12 +14,12 @@ from collections import deque
 from relay.actions import TurnAnswered
 from relay.playout import Playout
 
-SAMPLE_EVERY = 8  # frames
-SAMPLE_SECONDS = 0.16  # which is how exactly the end of what was said is known
-_SAMPLES = 32  # 5 s: the slowest mode commits 3.3 s after the last word
+SAMPLE_EVERY = 4  # frames
+SAMPLE_SECONDS = 0.08  # which is how exactly the end of what was said is known
+_SAMPLES = 64  # 5 s: the slowest mode commits 3.3 s after the last word
 _MASK = bytes(~code & 0x7F for code in range(256))  # of a μ-law byte its magnitude: 16 steps are 6 dB
 _FAINT = 24  # quieter than that is no speech on any line: 45 dB below the loudest sound there is
-_RANGE = 48  # 18 dB below the loudest of the turn it is noise, or a breath
+_RANGE = 56  # 21 dB below the loudest of the turn it is noise, or a breath
 
 
 class Turns:

@@ -188,16 +188,16 @@ def voice(level: int) -> str:
 def test_the_wait_counts_from_the_end_of_what_was_said(noise: int) -> None:
     playout = Playout()
     turns = Turns(playout)
-    for step in range(10):  # a second and a half of speech, and then none
+    for step in range(20):  # a second and a half of speech, and then none
         turns.sampled(voice(90), 10 + step * SAMPLE_SECONDS)
-    for step in range(10, 20):
+    for step in range(20, 40):
         turns.sampled(voice(noise), 10 + step * SAMPLE_SECONDS)
     turns.commit(13.2)
     playout.sent(0.5, 14.0)  # something of ours
     playout.sent(0.1, 14.0)
 
     (turn,) = turns.answered(0.1, 14.0)
-    assert turn.commit_seconds == pytest.approx(13.2 - 11.44 - SAMPLE_SECONDS / 2)
+    assert turn.commit_seconds == pytest.approx(13.2 - 11.52 - SAMPLE_SECONDS / 2)
     assert turn.agent_seconds == pytest.approx(0.8)
     assert turn.queued_seconds == pytest.approx(0.5)
 
