@@ -32,7 +32,7 @@ $(VENV)/.runtime: $(VENV)/.made requirements/build.txt requirements/runtime.txt
 	@$(INSTALL) -r requirements/build.txt -r requirements/runtime.txt
 	@touch $@
 
-$(VENV)/.relay: $(VENV)/.runtime pyproject.toml
+$(VENV)/.relay: $(VENV)/.runtime pyproject.toml relay/_straight.c
 	@$(PIP) install --no-index --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -44,6 +44,7 @@ from relay.settings import ConfigurationError, Settings
 from relay.store import Retention, StoreError, open_spool
 from relay.store.sql import SqlStore, open_store
 from relay.store.subject_key import load_subject_key
+from relay.straight import IS_COMPILED
 from relay.switchboard import House, Switchboard
 from relay.telemetry.capture import Captures
 from relay.telemetry.metrics import Metrics
@@ -133,7 +134,8 @@ async def serve(
                         proxies=settings.proxy_networks,
                     )
                     bound = await _listen(front, partial(serve_edge, app, settings.bind, stop=stop))
-                    log.info("serving", address=f"{bound[0]}:{bound[1]}", public_url=accounts.public_url)
+                    address = f"{bound[0]}:{bound[1]}"
+                    log.info("serving", address=address, public_url=accounts.public_url, compiled=IS_COMPILED)
                     task_status.started(Running(switchboard, bound))
                     await _run_until_drained(switchboard, signals, settings.drain_seconds)
                     last.start_soon(_ignore, signals, name="late signals")

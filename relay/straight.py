@@ -27,7 +27,7 @@ Crossed: TypeAlias = tuple[int, int, str, Chunk | None, bytes | None, int]
 
 `frames` were made for the other side, with so many `octets` of audio in them, the last from that `payload`.
 `rest` is what was left: None is nothing, `b""` the far end's end. `out` are the frames where not all of them
-were sent, but `sent` bytes of them.
+were sent; `sent` are the bytes that were.
 """
 
 Forward: TypeAlias = Callable[[Chunk | int, int, str, int], Crossed]
@@ -105,4 +105,10 @@ def _across(
 
 forward: Forward = forward_plainly
 play: Play = play_plainly
-IS_COMPILED = False
+try:
+    from relay import _straight
+except ImportError:  # there was no compiler where the package was built
+    IS_COMPILED = False
+else:
+    IS_COMPILED = True
+    forward, play = _straight.forward, _straight.play

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,12 @@ hypothesis.settings.load_profile("house")
 
 
 BINARY: Final = Path(__file__).parents[1] / "dist" / "relay"
+
+
+def _has_compiled() -> bool:
+    from relay.straight import IS_COMPILED
+
+    return IS_COMPILED
 
 
 def _has_speech() -> bool:
@@ -40,6 +47,7 @@ def _has_program(name: str) -> bool:
 
 # marker: (whether this machine has it, what to install)
 NEEDS: Final[dict[str, tuple[Callable[[], bool], str]]] = {
+    "needs_compiler": (_has_compiled, "apt-get install gcc python3-dev, then make .venv/.relay again"),
     "needs_speech": (_has_speech, "make .venv/.speech"),
     "needs_tracing": (_has_tracing, "make .venv/.dev"),
     "needs_outside_rig": (
@@ -84,6 +92,19 @@ SERIAL: Final = (
 )
 
 _LEFT_OUT: Final = pytest.StashKey[list[str]]()
+_PURE: Final = Path(__file__).parent / "pure"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Both codecs must pass everything: which one is used is decided at import."""
+    parser.addoption("--pure", action="store_true", help="as if the codec had not been compiled")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Comes before any test module, and so before the relay, is imported."""
+    if config.getoption("pure"):
+        sys.modules["relay._straight"] = None  # type: ignore[assignment]  # importing it fails then
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_PURE), os.environ.get("PYTHONPATH"))))
 
 
 def _everything_must_run() -> bool:
