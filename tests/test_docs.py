@@ -35,7 +35,8 @@ METRICS: Final = TOP / "docs" / "metrics.md"
 ARCHITECTURE: Final = TOP / "docs" / "architecture.md"
 RECORDS: Final = sorted((TOP / "docs" / "decisions").glob("*.md"))
 PAGES: Final = [README, TOP / "CHANGELOG.md", *sorted((TOP / "docs").rglob("*.md"))]
-VARIABLES: Final = {field.alias for field in Settings.model_fields.values()} | {"RELAY_TEST_ALL"}
+BALANCER: Final = set(re.findall(r"RELAY_\w+", (TOP / "deploy" / "haproxy.cfg").read_text("utf-8")))
+VARIABLES: Final = {field.alias for field in Settings.model_fields.values()} | {"RELAY_TEST_ALL"} | BALANCER
 
 PARTS: Final = ("Context", "Decision", "Evidence", "Consequences")  # of a decision record
 ENDINGS: Final = ("blame", "reason", "what it means", "what to do")
