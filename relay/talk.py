@@ -13,6 +13,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import trio
@@ -24,7 +25,7 @@ from relay.handshake import accept_phone_leg
 from relay.hearing import ReplyHeard
 from relay.outcomes import Ending
 from relay.profiles import Profile
-from relay.script import announcement
+from relay.script import announcement, scope_of
 from relay.simulator.agent import AgentEmulator, serve_agent
 from relay.simulator.callee import Callee as TalkingCallee
 from relay.simulator.callee import Notice
@@ -41,9 +42,13 @@ from relay.simulator.scenario import (
     shipped_scenario,
 )
 from relay.simulator.speech import Voices
+from relay.store import Slot
+from relay.store.memory_books import MemoryBooks
 from relay.terms import Terms
-from relay.tools import CallContext, Tool, Toolbox, ToolOutcome
+from relay.tools import CallContext, Desk, Tool, Toolbox, ToolOutcome
 
+CALLEE = "+12025550100"
+SAMPLE_DAYS = 14
 STREAM_SID = "MZ" + "0" * 32
 EMULATED_KEY = "emulated-agent"
 UNSCRIPTED = "I am the emulated agent, and my script says nothing to that."
@@ -171,8 +176,11 @@ async def talk(
     `is_typed`: somebody is at the keyboard, so that each line is said at once, into the agent's words too.
     The lines of a file wait for their turn. `learn` tells an emulated agent what it is about to hear.
     """
+    if {"book_appointment", "free_appointments"} & {tool.name for tool in stage.tools}:
+        show("", f"the calendar has times of its own: 10:00 and 15:30, UTC, of the next {SAMPLE_DAYS} days")
     if said_first := announcement(stage.profile, stage.variables):
         show("carrier", said_first)
+    desk = await _open_desk(stage)
     ours, theirs = _stream_pair()
     voices = Voices(synthesise=synthesise)
     callee = TalkingCallee(Callee(), lambda text: voices.say("callee", text))
@@ -194,7 +202,7 @@ async def talk(
             time_limit_seconds=time_limit_seconds,
             tools_are_ours=stage.profile.agent_id is None,
         ),
-        tools=_ShownToolbox(stage, show, CallContext("call_talk", "+12025550100", stage.variables)),
+        tools=_ShownToolbox(stage, show, CallContext("call_talk", CALLEE, stage.variables, desk=desk)),
         diary=seen,
         announce=_nothing,
         hang_up=_nothing,
@@ -227,6 +235,25 @@ async def talk(
     for violation in handset.violations:
         show("", f"Twilio would not have taken this: {violation}")
     return ending
+
+
+async def _open_desk(stage: Stage) -> Desk:
+    """What the relay's own tools work with: books that are gone with the talk, and an open calendar."""
+    books, scope = MemoryBooks(), scope_of(stage.profile, stage.variables)
+    today = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    times = [today + timedelta(days=ahead) for ahead in range(1, SAMPLE_DAYS + 1)]
+    starts = [day.replace(hour=hour, minute=minute) for day in times for hour, minute in ((10, 0), (15, 30))]
+    await books.open_slots([Slot(scope.calendar, starts_at) for starts_at in starts])
+    return Desk(
+        books=books,
+        agent=stage.profile.name,
+        calendar=scope.calendar,
+        accounts=scope.accounts,
+        account=scope.account,
+        where=lambda: "UTC",
+        now=lambda: datetime.now(UTC),
+        judge_hour=lambda _at: None,
+    )
 
 
 def _turn(line: str, *, is_typed: bool) -> CalleeTurn:

@@ -49,7 +49,7 @@ def test_an_agent_is_talked_to_through_a_pipe_and_its_tools_are_seen(tmp_path: P
     said = [line.removeprefix("     you  ") for line in shown.splitlines() if line.startswith("     you")]
     assert said == ["Yes, go ahead.", "Tuesday?", "Ten is fine.", "That is all."]
     assert "tool  book_appointment {'day': 'Tuesday', 'time': '10:00'}" in shown
-    assert '"confirmation_number"' in shown
+    assert '"confirmation_number"' in shown  # of a calendar that is gone with the talk
     assert shown.splitlines()[-1].strip() == "goodbye (blame: nobody)"
     assert "understood" not in shown  # every line arrived as it was typed
     assert "would not have taken" not in shown
