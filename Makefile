@@ -170,6 +170,10 @@ sbom: $(VENV)/.relay ## dist/relay.cdx.json: what the product is made of, from t
 release: $(VENV)/.relay ## dist/release/: wheel, single file, SBOM, changes and checksums of a version; ARGS=--dry-run
 	@$(BIN)/python scripts/release.py $(ARGS)
 
+.PHONY: docs
+docs: $(VENV)/.relay ## write the pages that are made from the code: settings, HTTP, metrics
+	@$(BIN)/python scripts/reference.py
+
 .PHONY: matrix
 matrix: $(VENV)/.dev ## play the kill matrix again and write its table into docs/reliability.md
 	$(BIN)/python -m tests.matrix

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -267,6 +268,34 @@ def test_every_command_has_its_row() -> None:
 
 def command_words(cell: str) -> list[str]:
     return re.findall(r"relay ([a-z]+(?: [a-z]+)*)", cell)
+
+
+# ---- what is made from the code ----------------------------------------------------------------------------
+
+
+async def test_what_is_made_from_the_code_is_as_make_docs_writes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(TOP / "scripts")
+    reference = importlib.import_module("reference")
+    pages: dict[Path, str] = reference.pages(await reference.openapi())
+    assert {path.name for path in pages} >= {
+        ".env.example",
+        "settings.md",
+        "http.md",
+        "README.md",
+        "metrics.md",
+    }
+    stale = [str(path.relative_to(TOP)) for path, text in pages.items() if path.read_text("utf-8") != text]
+    assert stale == [], "run `make docs` and commit what it writes"
+
+
+def test_the_reference_of_http_has_every_route_with_its_parameters() -> None:
+    page = text_of(TOP / "docs" / "http.md")
+    routes = re.findall(r"^### (GET|POST|DELETE|PUT|PATCH) (/\S*)$", page, re.MULTILINE)
+    assert {("POST", "/v1/calls"), ("GET", "/readyz"), ("POST", "/twiml")} <= set(routes)
+    assert len(routes) == len(set(routes)) > 30
+    placing = page.partition("### POST /v1/calls\n")[2].partition("\n### ")[0]
+    for row in ("| `idempotency-key` | header |", "| `to` | body |", "| `machine_detection` | body |"):
+        assert row in placing
 
 
 # ---- metrics -----------------------------------------------------------------------------------------------

@@ -72,10 +72,10 @@ def settings(folder: Path, port: int) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[tuple[trio.Process, httpx.AsyncClient]]:
+async def serving(folder: Path, **changes: str) -> AsyncIterator[tuple[trio.Process, httpx.AsyncClient]]:
     """`relay serve`, once it answers."""
     port = free_port()
-    environment: Mapping[str, str] = settings(folder, port)
+    environment: Mapping[str, str] = settings(folder, port) | changes
     (folder / "tmp").mkdir()
     (folder / "tmp").chmod(0o777)
     command = partial(
@@ -149,6 +149,11 @@ async def test_it_serves_until_a_signal_and_writes_where_it_was_told_to(folder: 
             assert await process.wait() == 0
     assert names(folder) == {"relay", "data", "tmp"}
     assert names(folder / "tmp") == set()  # what it unpacked is gone
+
+
+async def test_it_has_what_traces_take(folder: Path) -> None:
+    async with serving(folder, RELAY_TRACES_URL="http://127.0.0.1:9/v1/traces") as (_process, http):
+        assert "relay_traces_lost_total 0.0" in (await http.get("/metrics")).text
 
 
 def commit_of(folder: Path) -> str:
