@@ -1,15 +1,18 @@
 """The pages that are made from the code: `python scripts/reference.py` (`make docs`) writes them.
 
 docs/settings.md and .env.example from the settings, docs/http.md from what a running service says at /openapi.json,
-and the tables of settings in README.md and of metrics in docs/metrics.md. Tests hold the files to it.
+the tables of settings in README.md and of metrics in docs/metrics.md, and what a core carries in docs/operating.md.
+Tests hold the files to it.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -151,6 +154,43 @@ def metrics_table() -> str:
     return rows(("name", "type", "labels", "what it says"), lines)
 
 
+def capacity() -> str:
+    """What one core carries, by the last run of `make bench`; medians over its rounds."""
+    found = json.loads((TOP / "docs" / "performance.json").read_text("utf-8"))
+    machine = found["machine"]
+    kinds = {"plain": "every frame echoed", "tls": "the same, TLS to the agent", "speech": "an agent that talks half of the time"}
+    runs: dict[tuple[str, int], list[Schema]] = {}
+    for run in found["runs"]:
+        if run["relay"] == "relay":
+            runs.setdefault((kinds[run["profile"]], run["calls"]), []).append(run)
+
+    def of(several: list[Schema], name: str) -> float:
+        return float(median(run[name] for run in several))
+
+    lines = (
+        (
+            kind,
+            f"{calls}",
+            f"{of(several, 'core_share'):.0%}",
+            f"{of(several, 'cpu_us_per_frame'):.0f}",
+            f"{of(several, 'p99_ms'):.1f}",
+            f"{sum(run['lost'] for run in several)}",
+            f"{of(several, 'resident_bytes') / 1e6:.0f}",
+        )
+        for (kind, calls), several in runs.items()
+    )
+    heads = ("load", "calls", "of the core", "µs per frame", "p99, ms", "lost", "memory, MB")
+    where = f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}"
+    return f"Measured on {found['date']}: {where}, by `make bench`.\n\n{rows(heads, lines)}"
+
+
+def with_part(text: str, name: str, part: str) -> str:
+    """A page, what stands between two marks replaced."""
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+    before, _, behind = text.partition(begin)
+    return f"{before}{begin}{part}\n{end}{behind.partition(end)[2]}"
+
+
 def with_table(text: str, table: str) -> str:
     """A page, its table with the same heads replaced."""
     head = table.splitlines()[0]
@@ -239,13 +279,14 @@ async def openapi() -> Schema:
 
 def pages(described: Schema) -> dict[Path, str]:
     """Every file that is made, with what must be in it."""
-    readme, metrics = TOP / "README.md", TOP / "docs" / "metrics.md"
+    readme, metrics, operating = TOP / "README.md", TOP / "docs" / "metrics.md", TOP / "docs" / "operating.md"
     return {
         TOP / ".env.example": env_example(),
         TOP / "docs" / "settings.md": settings_page(),
         TOP / "docs" / "http.md": http_page(described),
         readme: with_table(readme.read_text("utf-8"), settings_table()),
         metrics: with_table(metrics.read_text("utf-8"), metrics_table()),
+        operating: with_part(operating.read_text("utf-8"), "capacity", capacity()),
     }
 
 

@@ -32,6 +32,7 @@ from relay.wire import agent, phone, signature, twiml
 TOP: Final = Path(__file__).parent.parent
 README: Final = TOP / "README.md"
 RUNBOOK: Final = TOP / "docs" / "runbook.md"
+READINESS: Final = TOP / "docs" / "readiness.md"
 METRICS: Final = TOP / "docs" / "metrics.md"
 ARCHITECTURE: Final = TOP / "docs" / "architecture.md"
 RECORDS: Final = sorted((TOP / "docs" / "decisions").glob("*.md"))
@@ -331,6 +332,28 @@ def test_every_metric_named_is_counted() -> None:
     named = {name for path in shipped for name in re.findall(r"\brelay_\w+", text_of(path))}
     known = {each.name for each in CATALOGUE}
     assert {re.sub("_(bucket|count|sum)$", "", name) for name in named} <= known
+
+
+# ---- production readiness ----------------------------------------------------------------------------------
+
+
+def test_every_line_of_the_checklist_leads_to_what_holds_it() -> None:
+    page = text_of(READINESS)
+    lines = re.findall(r"^- \[ \] (.+(?:\n  .+)*)$", page, re.MULTILINE)
+    assert len(lines) > 25
+    for line in lines:
+        links = re.findall(r"\[([^\]]+)\]\(([^)#\s]+)[^)]*\)", line)
+        assert links, line
+        for text, target in links:
+            if target.startswith("../tests/"):
+                assert f"def {text}(" in text_of((READINESS.parent / target).resolve()), text
+
+
+def test_a_reader_finds_every_page_from_the_readme_in_one_click() -> None:
+    linked = {target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(README))}
+    pages = {str(path.relative_to(TOP)) for path in (TOP / "docs").glob("*.md")}
+    assert pages - linked == set()
+    assert "docs/decisions/" in linked
 
 
 # ---- architecture and decisions ----------------------------------------------------------------------------
