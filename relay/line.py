@@ -204,8 +204,8 @@ class Line:
     # ---- what the carrier says -------------------------------------------------------------------
 
     def learn_sid(self, sid: str) -> bool:
-        """Take the carrier's name of this call; False when it has another one already."""
-        if self.record.sid is None:
+        """Take the carrier's name of this call; False when it has another one already. A blank is none."""
+        if self.record.sid is None and sid:
             self.record.sid = sid
             if self.answered_at is None:
                 self.waiting.deadline = trio.current_time() + self.order.ring_seconds + RING_GRACE_SECONDS

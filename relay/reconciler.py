@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 import trio
@@ -84,17 +85,20 @@ class Reconciler:
             nursery.start_soon(self._every, PURGE_SECONDS, self.purge, name="retention")
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-        """One of the five borders: a bug in a round of one task stops neither it nor the service."""
         while True:
             await trio.sleep(seconds)
-            try:
-                await work()
-            except StoreError as problem:
-                log.warning("ledger not in reach", task=work.__name__, detail=str(problem))
-                self._spool.doubt(problem)
-                self._let_others_renew()
-            except Exception:
-                log.exception("round failed", task=work.__name__)
+            await self._guarded(work.__name__, work)
+
+    async def _guarded(self, task: str, work: Callable[[], Awaitable[None]]) -> None:
+        """One of the five borders: a bug in a round, or with one orphan, stops nothing but that."""
+        try:
+            await work()
+        except StoreError as problem:
+            log.warning("ledger not in reach", task=task, detail=str(problem))
+            self._spool.doubt(problem)
+            self._let_others_renew()
+        except Exception:
+            log.exception("round failed", task=task)
 
     async def grant_wishes(self) -> None:
         """Give up what is another node's by now; do what others, or the operator, wish of the rest."""
@@ -161,7 +165,8 @@ class Reconciler:
                     if line := self._switchboard.line(record.id):
                         self._recover(line, record)
                     else:
-                        nursery.start_soon(self._settle, record, name="orphan")
+                        settle = partial(self._settle, record)
+                        nursery.start_soon(self._guarded, record.id, settle, name=record.id)
 
     def _recover(self, line: Line, record: CallRecord) -> None:
         """Ours all along: it was not renewed in time, or is past its limit though it has a watchdog."""
@@ -179,8 +184,12 @@ class Reconciler:
         """
         since = self._clock() - UNCONFIRMED
         for record in await self._store.unconfirmed(since, LEASE_SECONDS, ENDS_AT_ONCE):
-            if record.sid is not None and await self._is_over(record.sid):
-                await self._spool.confirm(record.id, self._clock())
+            if record.sid is not None:
+                await self._guarded(record.id, partial(self._see_to_end, record.id, record.sid))
+
+    async def _see_to_end(self, call_id: str, sid: str) -> None:
+        if await self._is_over(sid):
+            await self._spool.confirm(call_id, self._clock())
 
     async def _is_over(self, sid: str) -> bool:
         found = await self._carrier.status_of(sid)
@@ -201,16 +210,10 @@ class Reconciler:
         self._leases_count_from = trio.current_time() + RECONCILE_SECONDS + RENEW_SECONDS
 
     async def _settle(self, record: CallRecord) -> None:
-        """Give an orphan its final record; where that cannot be done yet, a later round tries again."""
-        try:
-            await self._end_orphan(record)
-        except StoreError as problem:
-            log.warning("orphan not settled", call_id=record.id, detail=str(problem))
-            self._spool.doubt(problem)
-            self._let_others_renew()
+        """Give an orphan its final record; where that cannot be done yet, a later round tries again.
 
-    async def _end_orphan(self, record: CallRecord) -> None:
-        """Its stream may begin, here or elsewhere, while the carrier answers: then it is left alone."""
+        Its stream may begin, here or elsewhere, while the carrier answers: then it is left alone.
+        """
         sid = record.sid
         ending = await (self._resolve(record) if sid is None else self._ask_carrier(record, sid))
         if ending is None:

@@ -209,6 +209,18 @@ async def test_a_document_teaches_the_owner_whom_to_hang_up_on(autojump_clock: M
         assert [sid for sid, _ in nodes.carrier.hung_up] == [SID]
 
 
+async def test_a_document_that_names_no_call_of_the_carriers_teaches_no_name(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_nodes() as nodes:
+        nodes.carrier.answer = Uncertain("timed out")
+        line = await nodes.a.placed()
+        assert await nodes.b.board.document(line.record.id, 0, "") is Document.CONNECT
+        await trio.sleep(2 * WISH_SECONDS)
+        assert line.record.sid is None
+        nodes.a.board.cut_all()
+
+
 async def test_a_document_of_another_call_of_the_carriers_is_a_strangers(autojump_clock: MockClock) -> None:
     async with open_nodes() as nodes:
         line = await nodes.a.placed()

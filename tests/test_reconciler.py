@@ -362,6 +362,26 @@ async def test_one_orphan_that_the_ledger_fails_for_costs_no_other_one_its_recor
         await settled(desk, failing.id)
 
 
+async def test_an_orphan_that_a_bug_meets_again_and_again_keeps_none_behind_it(
+    autojump_clock: MockClock,
+) -> None:
+    async def meanwhile(sid: str) -> None:
+        if sid == SID:
+            raise ZeroDivisionError
+
+    async with open_desk(carrier=Busy(meanwhile)) as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        desk.carrier.status = CarrierCall(SID, CarrierStatus.COMPLETED, NUMBER)
+        poisoned = await orphan(desk)
+        others = [await orphan(desk, sid=f"CA{number:032}") for number in range(ORPHANS_AT_ONCE)]
+        await trio.sleep(A_ROUND_SECONDS)
+        for record in others:
+            await settled(desk, record.id)
+        kept = await desk.store.get(poisoned.id)
+        assert kept is not None
+        assert kept.ending is None
+
+
 async def test_a_bug_in_one_round_stops_no_later_one(autojump_clock: MockClock) -> None:
     async with open_desk() as desk:
         desk.nursery.start_soon(desk.reconciler.run)
@@ -403,6 +423,26 @@ async def test_a_hang_up_that_failed_is_tried_again_until_the_carrier_confirms(
         await trio.sleep(10 * A_ROUND_SECONDS)
         assert len(desk.carrier.hung_up) == tried
         assert desk.store.saved == [line.record.id]
+
+
+async def test_an_end_that_a_bug_meets_again_and_again_keeps_none_behind_it(
+    autojump_clock: MockClock,
+) -> None:
+    async def meanwhile(sid: str) -> None:
+        if sid == SID:
+            raise ZeroDivisionError
+
+    async with open_desk(carrier=Busy(meanwhile)) as desk:
+        for sid in (SID, FOREIGN_SID):
+            record = await orphan(desk, sid=sid)
+            record.ending, record.ended_at = Ending(Blame.US, Reason.CUT), virtual_now()
+            await desk.store.save(record)
+        desk.nursery.start_soon(desk.reconciler.run)
+        desk.carrier.status = CarrierCall(FOREIGN_SID, CarrierStatus.COMPLETED, NUMBER)
+        await trio.sleep(2 * A_ROUND_SECONDS)
+        confirmed = {record.sid: record.carrier_confirmed_at for record in await desk.store.recent(10)}
+        assert confirmed[SID] is None
+        assert confirmed[FOREIGN_SID] is not None
 
 
 async def test_a_carrier_that_never_confirms_is_asked_for_hours_and_not_for_ever(
