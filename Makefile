@@ -203,7 +203,7 @@ clean: ## remove what these targets made, not what the service wrote
 # What the peers need stands under $(PEERS), apart from the relay's own packages. Without Node, gcc or a network a
 # peer is left out, and the findings say so. NODE_RATIO: the highest that CI accepts, with slack for a noisy machine.
 PEERS := $(VENV)/peers
-NODE_RATIO := 1.7
+NODE_RATIO := 1.1
 PYTHON_PEERS := $(PEERS)/fastapi/.made $(PEERS)/pipecat/.made
 
 $(PYTHON_PEERS): $(PEERS)/%/.made: $(VENV)/.dev bench/peers/%.txt

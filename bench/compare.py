@@ -18,6 +18,7 @@ from typing import Any
 
 from bench import peers, report
 from bench.summary import Run, Summary, cpu, p99
+from relay.bench import endurance
 from relay.bench.capacity import RELAY, describe_machine, make_certificate, ramp
 from relay.bench.rig import Candidate, Measurement, Mode, Unmeasured
 
@@ -37,11 +38,15 @@ class Profile:
 
 PLAN = (
     Profile("plain", steps=(10, 50, 100, 200, 400), seconds=3.0),
-    Profile("tls", steps=(60,), seconds=3.0, tls=True),  # as many as the slowest peer carries
+    Profile("tls", steps=(60, 200), seconds=3.0, tls=True),
     Profile("speech", steps=(60,), seconds=3.0, mode="speech"),
 )
 ROUNDS = 3
-QUICK = Profile("plain", steps=(60,), seconds=2.5)
+SLOW = frozenset(
+    {peers.BY_THE_BOOK, peers.PIPECAT}
+)  # measured once: nothing hangs on how slow they are exactly
+ALONE = {"interruptions": endurance.interrupt, "churn": endurance.churn}  # only this relay is asked
+QUICK = Profile("plain", steps=(100,), seconds=2.0)
 QUICK_ROUNDS = 3
 
 
@@ -56,6 +61,7 @@ def main() -> int:
         return _quick(candidates, missing, arguments.at_most)
     plan = [_shortened(profile, arguments) for profile in PLAN if profile.name in arguments.profiles]
     runs, failed = measure(candidates, plan, arguments.rounds)
+    alone = {name: _alone(name, failed) for name in ALONE if name in arguments.profiles}
     summary = Summary(runs)
     findings = {
         "date": datetime.now(UTC).date().isoformat(),
@@ -64,6 +70,7 @@ def main() -> int:
         "missing": missing,
         "failed": failed,
         **ratios(summary),
+        **alone,
         "runs": [{"profile": run.profile, "round": run.round, **asdict(run.measured)} for run in runs],
     }
     sys.stdout.write(json.dumps(findings) + "\n")
@@ -86,6 +93,8 @@ def measure(
                 for candidate in order:
                     if profile.tls and candidate.name in peers.WITHOUT_TLS:
                         continue
+                    if round_ and candidate.name in SLOW:
+                        continue
                     try:
                         found = _ramp(candidate, profile, certificate)
                     except Unmeasured as problem:
@@ -94,6 +103,16 @@ def measure(
                         continue
                     runs += [Run(profile.name, round_, measured) for measured in found]
     return runs, failed
+
+
+def _alone(name: str, failed: dict[str, str]) -> dict[str, Any] | None:
+    _say(f"{name} …")
+    try:
+        return asdict(ALONE[name](RELAY))
+    except Unmeasured as problem:
+        failed[f"{RELAY.name}, {name}"] = str(problem)
+        _say(f"failed: {problem}")
+        return None
 
 
 def ratios(summary: Summary) -> dict[str, Any]:
@@ -168,7 +187,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=float, help="of one measurement")
     parser.add_argument("--calls", type=int, default=max(PLAN[0].steps), help="leave out higher steps")
-    parser.add_argument("--profiles", nargs="+", default=[profile.name for profile in PLAN])
+    parser.add_argument("--profiles", nargs="+", default=[*(profile.name for profile in PLAN), *ALONE])
     parser.add_argument("--write", action="store_true", help="put the findings into docs/performance.*")
     return parser.parse_args()
 

@@ -18,8 +18,18 @@ from websockets.frames import Frame, Opcode
 from bench import report
 from bench.summary import Run, Summary, cpu
 from relay.bench import frames
-from relay.bench.capacity import bytes_per_call
-from relay.bench.rig import Measurement, median, percentile, read_measurement, share_cores
+from relay.bench.capacity import RELAY, bytes_per_call
+from relay.bench.endurance import churn, interrupt
+from relay.bench.rig import (
+    Measurement,
+    lag_percentile_ms,
+    lags_between,
+    median,
+    percentile,
+    read_lags,
+    read_measurement,
+    share_cores,
+)
 
 KEY = b"\x01\x02\x03\x04"
 
@@ -144,6 +154,23 @@ def test_calls_that_are_lost_late_or_too_many_are_not_carried(worse: dict[str, f
     assert not replace(QUIET, **worse).is_carried  # type: ignore[arg-type]
 
 
+METRICS = b"""
+relay_loop_lag_seconds_bucket{le="0.01"} 98.0
+relay_loop_lag_seconds_bucket{le="0.02"} 100.0
+relay_loop_lag_seconds_bucket{le="+Inf"} 100.0
+relay_tool_run_seconds_bucket{le="0.01",tool="x"} 7.0
+"""
+
+
+def test_the_lag_of_the_loop_is_read_from_what_it_says_itself() -> None:
+    lags = read_lags(METRICS)
+    assert lags == ((0.01, 98), (0.02, 100), (math.inf, 100))
+    assert lag_percentile_ms([lags], 0.99) == pytest.approx(15)
+    assert lag_percentile_ms([lags, ((0.01, 100), (0.02, 100), (math.inf, 100))], 0.99) == pytest.approx(10)
+    assert lag_percentile_ms([((0.01, 0), (math.inf, 3))], 0.99) == math.inf
+    assert math.isnan(lag_percentile_ms([lags_between(lags, lags)], 0.99))
+
+
 def test_the_relay_has_a_core_of_its_own_where_there_are_two() -> None:
     assert share_cores([0, 1, 2]).relay == {2}
     assert share_cores([0, 1, 2]).load == {0, 1}
@@ -201,6 +228,8 @@ def test_the_findings_replace_what_stands_between_the_marks_and_nothing_else(
     assert "old" not in text
     assert "**1.60**" in text
     assert "1.50–2.00" in text
+    assert "| CPU per frame ÷ node, plain | ≤ 0.9 | **1.60 (1.50–2.00, 100 calls)** | ✗ |" in text
+    assert "**not measured**" in text
     assert (tmp_path / "performance.svg").read_text(encoding="utf-8").startswith("<svg")
     assert json.loads((tmp_path / "performance.json").read_text(encoding="utf-8"))["ratios"] == ratios
 
@@ -233,3 +262,21 @@ def test_relay_bench_carries_a_few_calls_through_the_production_path_and_loses_n
     assert [step["calls"] for step in findings["steps"]] == [2, 4]
     assert findings["lost"] == 0
     assert all(step["frames"] > 40 and step["p50_ms"] > 0 for step in findings["steps"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_every_interruption_clears_the_phone_and_nothing_of_the_reply_follows() -> None:
+    came = interrupt(RELAY, calls=5, times=60)
+    assert came.clears == came.interruptions >= 60
+    assert came.late_chunks == 0
+    assert came.p50_ms > 0
+    assert came.lags
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_calls_come_and_go_and_memory_is_read_in_between() -> None:
+    came = churn(RELAY, (6, 4))
+    assert [calls for calls, _ in came.resident_bytes] == [6, 10]
+    assert all(size > 1_000_000 for _, size in came.resident_bytes)

@@ -1,9 +1,10 @@
-"""The voice agent of the bench: `python -m relay.bench.agent MODE [CERTIFICATE]`, echoing or talking.
+"""The voice agent of the bench: `python -m relay.bench.agent MODE [CERTIFICATE]`.
 
 Knows as much of the Voice Agent protocol as a relay needs to be content.
 
 MODE `echo` sends every 20 ms back as a frame of its own; `speech` answers nothing and talks half of the time,
-in chunks of 300 bytes, as the real agent does.
+in chunks of 300 bytes, as the real agent does; `interrupt` talks as well, is interrupted three times a
+second, and sends a little more of the reply all the same.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from relay.bench.loop import Connection, Loop, answer, read_head
 
 CHUNK_NS = 37_500_000
 TALK_CHUNKS = 53  # two seconds, and as long a pause
+CUT_CHUNKS = 4  # of a reply until it is interrupted; as many moments follow it
 BACKLOG = 512
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -57,11 +59,14 @@ class Session:
             greeting = frames.reply_audio(_GREETING_ID, frames.GREETING)
             opening = (frames.reply_started(_GREETING_ID), greeting, frames.reply_done(_GREETING_ID))
             self._send(*frames.SESSION_READY, *opening)
-            if self._desk.talks:
+            if self._desk.echoes:
+                self._send(frames.reply_started(_ECHO_ID))
+            elif self._desk.talks:
                 phase = self._desk.sessions * 7_919_000 % (2 * TALK_CHUNKS * CHUNK_NS)
                 self._desk.loop.at(time.monotonic_ns() + phase, self._talk)
-            else:
-                self._send(frames.reply_started(_ECHO_ID))
+            elif self._desk.is_cut:
+                phase = self._desk.sessions * 7_919_000 % (2 * CUT_CHUNKS * CHUNK_NS)
+                self._desk.loop.at(time.monotonic_ns() + phase, self._begin_and_be_cut)
         elif b'"session.end"' in text:
             self._send(frames.SESSION_ENDED)
 
@@ -72,7 +77,7 @@ class Session:
             if self._next not in (-1, stamp[1]):
                 self._desk.gaps += 1
             self._next = stamp[1] + 1
-        if not self._desk.talks:
+        if self._desk.echoes:
             self._send(frames.reply_audio(_ECHO_ID, payload))
 
     def _talk(self, due_ns: int) -> None:
@@ -91,14 +96,36 @@ class Session:
             self._chunk, self._number = 0, self._number + 1
         self._desk.loop.at(due_ns + CHUNK_NS, self._talk)
 
+    def _begin_and_be_cut(self, due_ns: int) -> None:
+        if not self.connection.is_open:
+            return
+        now, reply_id = time.monotonic_ns(), b"resp_%d" % (self._chunk // (2 * CUT_CHUNKS))
+        step = self._chunk % (2 * CUT_CHUNKS)
+        if step == 0:
+            if not self._desk.cuts_on:
+                self._desk.loop.at(due_ns + CHUNK_NS, self._begin_and_be_cut)
+                return
+            self._send(frames.reply_started(reply_id))
+        if step < CUT_CHUNKS:
+            self._send(frames.reply_audio(reply_id, frames.agent_payload(now, self._number)))
+            self._number += 1
+        if step == CUT_CHUNKS - 1:
+            self._desk.cuts += 1
+            self._send(frames.reply_done(reply_id, b"interrupted"))
+        if step in (CUT_CHUNKS - 1, CUT_CHUNKS):
+            self._send(frames.reply_audio(reply_id, frames.agent_payload(now, frames.LATE)))
+        self._chunk += 1
+        self._desk.loop.at(due_ns + CHUNK_NS, self._begin_and_be_cut)
+
 
 class Desk:
     """Where relays call."""
 
-    def __init__(self, *, talks: bool, certificate: str | None) -> None:
-        self.talks = talks
-        self.sessions = self.frames = self.gaps = 0
-        self.loop = Loop({"report": self._report})
+    def __init__(self, mode: str, certificate: str | None) -> None:
+        self.echoes, self.talks, self.is_cut = (mode == name for name in ("echo", "speech", "interrupt"))
+        self.sessions = self.frames = self.gaps = self.cuts = 0
+        self.cuts_on = True
+        self.loop = Loop({"report": self._report, "hush": self._hush})
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if certificate else None
         if self._tls and certificate:
             self._tls.load_cert_chain(certificate)
@@ -111,7 +138,11 @@ class Desk:
         self.loop.run()
 
     def _report(self) -> None:
-        answer(sessions=self.sessions, frames=self.frames, gaps=self.gaps)
+        answer(sessions=self.sessions, frames=self.frames, gaps=self.gaps, cuts=self.cuts)
+
+    def _hush(self) -> None:
+        self.cuts_on = False
+        self._report()
 
     def _accept(self) -> None:
         """Blocking, since it happens before anything is measured."""
@@ -140,4 +171,4 @@ class Desk:
 
 
 if __name__ == "__main__":
-    Desk(talks=sys.argv[1] == "speech", certificate=sys.argv[2] if len(sys.argv) > 2 else None).run()
+    Desk(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None).run()

@@ -11,6 +11,7 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,12 +33,23 @@ from relay.bench.rig import (
 
 CALLS = (10, 50, 100, 200, 300, 400)
 MAX_CALLS = 2000
+PATIENCE = "\n[limits]\nsilence_seconds = 600\nwordless_seconds = 600\nmonologue_seconds = 600\n"
 SETTLE_SECONDS = 1.0  # after the last call has come up
+
+
+def _patient_agents(folder: Path) -> str:
+    """The default agent, whose conversations may be as one-sided as the bench's are."""
+    agents = folder / "agents"
+    agents.mkdir()
+    default = resources.files("relay").joinpath("agents", "default.toml").read_text("utf-8")
+    (agents / "default.toml").write_text(default + PATIENCE, "utf-8")
+    return str(agents)
 
 
 def relay_environment(addresses: Addresses) -> dict[str, str]:
     """The production path with other addresses."""
     return {
+        "RELAY_AGENTS_DIR": _patient_agents(addresses.folder),
         "PYTHONPATH": package_folder(),
         "PUBLIC_URL": f"http://127.0.0.1:{addresses.port}",
         "TWILIO_ACCOUNT_SID": ACCOUNT_SID,

@@ -22,6 +22,8 @@ from relay.bench.placing import ACCOUNT_SID, Desk, Stream, Unplaced, connect
 
 FRAME_NS = 20_000_000
 GOLDEN = 0.618033988749895  # spreads any number of calls evenly over 20 ms
+PLACERS = 4  # threads that place calls which only come and go: each waits for the relay most of the time
+CHURN_SECONDS = 300.0  # for one order's calls to come and go
 LIVE_SECONDS = 40.0  # for calls to come up; more than any relay has needed
 STRAGGLERS_SECONDS = 0.5  # for the last frames of a measurement to come back
 LOOK_NS = 20_000_000
@@ -51,9 +53,15 @@ class Phone(Connection):
         self._sid = ("MZ" + os.urandom(16).hex()).encode()
         self._number = 0
         self._next = -1
+        self._last_ns = 0  # when the last of the agent's audio was sent
         hello = frames.start(ACCOUNT_SID, stream.call_sid, self._sid.decode(), stream.parameters)
         for text in (frames.CONNECTED, hello):
             self.send(frames.client_frame(text, self._key))
+
+    def hang_up(self) -> None:
+        """The callee has."""
+        self.send(frames.client_frame(frames.STOP % self._sid, self._key))
+        self.is_open = False
 
     def pong(self, content: bytes) -> None:
         """Answer a ping, masked."""
@@ -74,12 +82,17 @@ class Phone(Connection):
         payload = frames.value_of(b'"payload"', text)
         if payload is not None:
             stamp = frames.read_stamp(payload)
-            if stamp is not None:
+            if stamp is not None and stamp[1] == frames.LATE:
+                self._exchange.late += 1
+            elif stamp is not None:
                 self.is_live = True
+                self._last_ns = stamp[0]
                 self._exchange.heard(stamp[0])
                 if self._next not in (-1, stamp[1]):
                     self._exchange.gaps += abs(stamp[1] - self._next)
                 self._next = stamp[1] + 1
+        elif b'"clear"' in text:
+            self._exchange.cleared(self._last_ns)
         elif b'"mark"' in text:
             name = frames.value_of(b'"name"', text)
             if name is not None:
@@ -90,8 +103,12 @@ class Exchange:
     """All the phones, and what was counted."""
 
     def __init__(self, relay_port: int, *, admission: bool) -> None:
-        self.loop = Loop({"ramp": self._ramp, "measure": self._measure})
+        self.loop = Loop(
+            {"ramp": self._ramp, "measure": self._measure, "clears": self._clears, "churn": self._churn}
+        )
         self.gaps = 0
+        self.late = 0  # of a reply after its interruption
+        self._clears_ns: list[int] = []  # one for each interruption of a run
         self._relay_port = relay_port
         self._desk = Desk() if admission else None
         self._phones: list[Phone] = []
@@ -122,11 +139,18 @@ class Exchange:
         if self._recording:
             self._ways_ns.append(time.monotonic_ns() - sent_ns)
 
+    def cleared(self, sent_ns: int) -> None:
+        """The phone was silenced; the interruption was sent with the last audio that was heard."""
+        self._clears_ns.append(time.monotonic_ns() - sent_ns)
+
+    def _clears(self) -> None:
+        answer(ways_us=[way // 1000 for way in self._clears_ns], late=self.late)
+
     # ---- bringing calls up ---------------------------------------------------------------------------
 
     def _ramp(self, calls: int) -> None:
         first, self._wanted = self._wanted + 1, calls
-        threading.Thread(target=self._place, args=(first, calls), name="placing", daemon=True).start()
+        self._start_placing(range(first, calls + 1))
         deadline = time.monotonic() + LIVE_SECONDS
 
         def look(due_ns: int) -> None:
@@ -139,8 +163,11 @@ class Exchange:
 
         self.loop.at(time.monotonic_ns(), look)
 
-    def _place(self, first: int, last: int) -> None:
-        for number in range(first, last + 1):
+    def _start_placing(self, numbers: range) -> None:
+        threading.Thread(target=self._place, args=(numbers,), name="placing", daemon=True).start()
+
+    def _place(self, numbers: range) -> None:
+        for number in numbers:
             try:
                 if self._desk:
                     self._arrived.append(self._desk.place(self._relay_port, number))
@@ -151,6 +178,29 @@ class Exchange:
             except (Unplaced, OSError, ValueError) as problem:
                 self._arrived.append(problem)
                 return
+
+    def _churn(self, calls: int) -> None:
+        """So many more calls, one soon after the other; each is hung up when audio has come back."""
+        self._wanted += calls
+        first = self._wanted - calls + 1
+        for each in range(PLACERS):
+            self._start_placing(range(first + each, self._wanted + 1, PLACERS))
+        deadline, over = time.monotonic() + CHURN_SECONDS, 0
+
+        def look(due_ns: int) -> None:
+            nonlocal over
+            problem = self._connect_arrived(due_ns)
+            for phone in [phone for phone in self._phones if phone.is_live]:
+                phone.hang_up()
+                self.loop.unwatch(phone.socket)
+                self._phones.remove(phone)
+                over += 1
+            if over == calls or problem or time.monotonic() > deadline:
+                answer(over=over, problem=problem)
+            else:
+                self.loop.at(due_ns + LOOK_NS, look)
+
+        self.loop.at(time.monotonic_ns(), look)
 
     def _connect_arrived(self, now_ns: int) -> str:
         while self._arrived:

@@ -15,6 +15,7 @@ TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 STAMP_DIGITS = 20  # of the sender's monotonic clock in nanoseconds
 NUMBER_DIGITS = 8  # of the frame's place in its stream
 HEAD = STAMP_DIGITS + NUMBER_DIGITS
+LATE = 10**NUMBER_DIGITS - 1  # the number of what is sent of a reply after its interruption
 
 CALLEE_CHARACTERS = 216  # base64 of 20 ms of μ-law
 AGENT_CHARACTERS = 400  # base64 of the agent's chunks of 300 bytes, 37.5 ms
@@ -140,6 +141,8 @@ def mark(stream_sid: bytes, name: bytes) -> bytes:
     return b'{"event":"mark","sequenceNumber":"1","streamSid":"%b","mark":{"name":"%b"}}' % (stream_sid, name)
 
 
+STOP = b'{"event":"stop","sequenceNumber":"9","streamSid":"%b","stop":{}}'
+
 # ---- the agent's messages ----------------------------------------------------------------------------
 
 SESSION_READY = (
@@ -159,6 +162,6 @@ def reply_audio(reply_id: bytes, payload: bytes) -> bytes:
     return b'{"type":"reply.audio","reply_id":"%b","data":"%b","timestamp":1.5}' % (reply_id, payload)
 
 
-def reply_done(reply_id: bytes) -> bytes:
-    """The agent has spoken to the end."""
-    return b'{"type":"reply.done","reply_id":"%b","status":"completed","timestamp":1.5}' % reply_id
+def reply_done(reply_id: bytes, status: bytes = b"completed") -> bytes:
+    """The agent has spoken to the end, or was `interrupted`."""
+    return b'{"type":"reply.done","reply_id":"%b","status":"%b","timestamp":1.5}' % (reply_id, status)

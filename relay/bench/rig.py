@@ -8,23 +8,30 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias
 
 START_SECONDS = 30.0
 STOP_SECONDS = 1.0  # politely; nothing is left to be saved
 POLL_SECONDS = 0.02
+HUSH_SECONDS = 1.0  # for replies that had begun to be cut, and for the last clears
 LATE_MS = 5.0  # a call that waits longer at the 99th percentile does not count as carried
 FULL = 0.95  # of a core: from here on the relay only falls behind
 
-Mode: TypeAlias = Literal["echo", "speech"]
+Mode: TypeAlias = Literal["echo", "speech", "interrupt"]
+Lags: TypeAlias = tuple[tuple[float, int], ...]
+"""How late timers rang: for each bound in seconds, how many were no later; the last bound is infinite."""
+
+_LAG = re.compile(rb'^relay_loop_lag_seconds_bucket\{le="([^"]+)"\} ([0-9.e+]+)$', re.MULTILINE)
 
 
 class Unmeasured(Exception):
@@ -72,6 +79,7 @@ class Measurement:
     agent_share: float  # of the load's cores: near 1 the load is the bottleneck
     carriers_share: float
     load_late_p99_ms: float  # how late the load sent its own frames
+    lags: Lags = ()  # of this relay's loop, as it says itself
 
     @property
     def is_sound(self) -> bool:
@@ -124,6 +132,32 @@ def read_measurement(relay: str, calls: int, figures: dict[str, Any]) -> Measure
     )
 
 
+def read_lags(metrics: bytes) -> Lags:
+    """The histogram of the loop's lag in what `/metrics` says."""
+    return tuple((float(bound), int(float(count))) for bound, count in _LAG.findall(metrics))
+
+
+def lags_between(before: Lags, after: Lags) -> Lags:
+    """What was counted in between."""
+    counts = dict(before)
+    return tuple((bound, count - counts.get(bound, 0)) for bound, count in after)
+
+
+def lag_percentile_ms(lags: Sequence[Lags], share: float) -> float:
+    """The bound that `share` of all timers did not exceed, evenly spread within it; NaN of nothing."""
+    sums: dict[float, int] = {}
+    for each in lags:
+        for bound, count in each:
+            sums[bound] = sums.get(bound, 0) + count
+    wanted, below, under = share * max(sums.values(), default=0), 0.0, 0
+    for bound in sorted(sums) if wanted else ():
+        if sums[bound] >= wanted:
+            inner = (wanted - under) / (sums[bound] - under)
+            return (below + (bound - below) * inner) * 1000 if math.isfinite(bound) else math.inf
+        below, under = bound, sums[bound]
+    return math.nan
+
+
 @dataclass(frozen=True, slots=True)
 class Cores:
     """Who may run where."""
@@ -169,9 +203,15 @@ class Rig:
     """A relay between its far ends."""
 
     def __init__(
-        self, candidate: Candidate, relay: subprocess.Popen[bytes], agent: _FarEnd, carriers: _FarEnd
+        self,
+        candidate: Candidate,
+        port: int,
+        relay: subprocess.Popen[bytes],
+        agent: _FarEnd,
+        carriers: _FarEnd,
     ) -> None:
         self.name = candidate.name
+        self._port = port if candidate.has_admission else None
         self.relay = relay
         self._agent = agent
         self._carriers = carriers
@@ -192,12 +232,42 @@ class Rig:
 
     def measure(self, seconds: float) -> Measurement:
         """Count for a while."""
-        gaps = self._agent.ask("report")["gaps"]
+        gaps, lags = self._agent.ask("report")["gaps"], self._lags()
         figures = self._carriers.ask(
             "measure", seconds=seconds, relay=self.relay.pid, agent=self._agent.process.pid
         )
         figures["lost"] += self._agent.ask("report")["gaps"] - gaps
-        return read_measurement(self.name, self.calls, figures)
+        measured = read_measurement(self.name, self.calls, figures)
+        return replace(measured, lags=lags_between(lags, self._lags()))
+
+    def interrupt(self, times: int) -> dict[str, Any]:
+        """Let the agent be cut so often: `cuts`, the clears' `ways_us` and `late`, the loop's `lags`."""
+        lags = self._lags()
+        while self._agent.ask("report")["cuts"] < times:
+            time.sleep(POLL_SECONDS)
+        self._agent.ask("hush")
+        self.settle(HUSH_SECONDS)
+        cuts = self._agent.ask("report")["cuts"]
+        return {"cuts": cuts, **self._carriers.ask("clears"), "lags": lags_between(lags, self._lags())}
+
+    def churn(self, calls: int) -> None:
+        """Have so many calls come and go. Raises Unmeasured."""
+        came = self._carriers.ask("churn", calls=calls)
+        if came["over"] < calls:
+            raise Unmeasured(
+                f"{self.name}: {came['over']} of {calls} came and went. {came['problem']}".strip()
+            )
+
+    def resident_bytes(self) -> int:
+        """What the relay's process holds now."""
+        pages = int(Path(f"/proc/{self.relay.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def _lags(self) -> Lags:
+        if self._port is None:
+            return ()
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=10) as answer:
+            return read_lags(answer.read())
 
 
 @contextmanager
@@ -233,7 +303,7 @@ def open_rig(
             )
         )
         _wait_until_listening(relay, port, log_path)
-        yield Rig(candidate, relay, agent, carriers)
+        yield Rig(candidate, port, relay, agent, carriers)
 
 
 @contextmanager
