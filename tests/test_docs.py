@@ -373,7 +373,7 @@ def is_there(module: str) -> bool:
 
 def test_the_ownership_tree_names_every_task_of_a_call() -> None:
     named = set(re.findall(r'start_soon\([^\n]*name="([^"]+)"\)', text_of(TOP / "relay" / "call.py")))
-    shown = re.sub(r"[\s│├└─]+", " ", blocks(ARCHITECTURE, "text")[1])
+    shown = re.sub(r"[\s│├└─]+", " ", blocks(ARCHITECTURE, "text")[2])
     assert named
     assert {name for name in named if name not in shown} == set()
 
