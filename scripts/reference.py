@@ -158,7 +158,11 @@ def capacity() -> str:
     """What one core carries, by the last run of `make bench`; medians over its rounds."""
     found = json.loads((TOP / "docs" / "performance.json").read_text("utf-8"))
     machine = found["machine"]
-    kinds = {"plain": "every frame echoed", "tls": "the same, TLS to the agent", "speech": "an agent that talks half of the time"}
+    kinds = {
+        "plain": "every frame echoed",
+        "tls": "the same, TLS to the agent",
+        "speech": "an agent that talks half of the time",
+    }
     runs: dict[tuple[str, int], list[Schema]] = {}
     for run in found["runs"]:
         if run["relay"] == "relay":

@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,9 +54,10 @@ def problems(top: Path, version: str) -> Iterator[str]:
 
 
 def names(version: str) -> dict[str, str]:
-    """What is released, and the name of each file."""
+    """What is released, and the name of each file: the wheel has a compiled part, so it is this Python's."""
+    python = f"cp{sys.version_info.major}{sys.version_info.minor}"
     return {
-        "wheel": f"relay-{version}-py3-none-any.whl",
+        "wheel": f"relay-{version}-{python}-{python}-{sysconfig.get_platform().replace('-', '_')}.whl",
         "binary": f"relay-{version}-linux-{platform.machine()}",
         "sbom": f"relay-{version}.cdx.json",
         "changes": f"relay-{version}.md",
@@ -69,8 +71,7 @@ def build(top: Path, version: str) -> Path:
     folder, named = top / "dist" / "release", names(version)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    (wheel,) = (top / "dist").glob("relay-*.whl")
-    shutil.copy(wheel, folder / named["wheel"])
+    shutil.copy(top / "dist" / named["wheel"], folder)
     shutil.copy(top / "dist" / "relay", folder / named["binary"])
     (folder / named["sbom"]).write_text(json.dumps(sbom.document(version), indent=2) + "\n", "utf-8")
     (folder / named["changes"]).write_text(f"{changes(top, version)}\n", "utf-8")

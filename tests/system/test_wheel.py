@@ -65,6 +65,7 @@ def test_it_holds_every_file_of_the_package(wheel: Path) -> None:
     assert set(listed.stdout.splitlines()) - packed == set()
     assert f"relay-{__version__}.dist-info/licenses/LICENSE" in packed
     assert "relay/COMMIT" in packed
+    assert [name for name in packed if name.startswith("relay/_straight.") and name.endswith(".so")]
 
 
 def test_it_says_its_version_and_commit(environment: Path) -> None:
