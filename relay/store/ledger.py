@@ -89,10 +89,14 @@ class ListEntry:
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """The calls whose content is gone, and those that must end first: ask again then."""
+    """The calls whose content is gone, and those that must end first: ask again then.
+
+    `recordings` are the carrier's, by SID: nothing here reaches those, and nothing here names them any more.
+    """
 
     erased: tuple[str, ...]
     deferred: tuple[str, ...]
+    recordings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

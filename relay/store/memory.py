@@ -45,7 +45,7 @@ from relay.store.memory_books import MemoryBooks
 from relay.store.memory_call import KeptCall
 from relay.store.memory_permits import Permits
 from relay.store.records import CallRecord, Entry, Kind, Progress, Status, StoreRefused
-from relay.store.subjects import REMEMBERED, standing, subject_as_json
+from relay.store.subjects import REMEMBERED, recordings_in, standing, subject_as_json
 
 KEPT_CALLS = 10_000  # the oldest ended ones are forgotten past that; some 30 kB a call with its timeline
 
@@ -96,11 +96,11 @@ class MemoryStore(Store):
         ended = (kept for kept in self._calls.values() if not kept.is_alive)
         for kept in list(itertools.islice(ended, max(excess, 0))):
             del self._calls[kept.record.id]
-            self._keys.pop(kept.record.idempotency_key or "", None)
             self._sids.pop(kept.record.sid or "", None)
             self._detach(kept)
 
     def _detach(self, kept: KeptCall) -> None:
+        self._keys.pop(kept.record.idempotency_key or "", None)
         others = [other for other in self._calls_to.pop(kept.record.to, []) if other is not kept]
         if others:
             self._calls_to[kept.record.to] = others
@@ -363,6 +363,7 @@ class MemoryStore(Store):
         of_number = self._calls_to.get(number, [])
         ended = [kept for kept in of_number if not kept.is_alive]
         deferred = tuple(kept.record.id for kept in of_number if kept.is_alive)
+        recordings = recordings_in(event for kept in ended for event in kept.copy().events)
         for kept in ended:
             self._detach(kept)
             kept.empty()
@@ -371,7 +372,7 @@ class MemoryStore(Store):
         if not deferred:
             self._listed = [replace(e, number=None) if e.number == number else e for e in self._listed]
             await self.suppress([ListEntry(None, Listing.ADDED, "erasure", who, at, subject=number)])
-        return Erasure(tuple(kept.record.id for kept in ended), deferred)
+        return Erasure(tuple(kept.record.id for kept in ended), deferred, recordings)
 
     async def purge(self, retention: Retention, now: datetime) -> Purge:
         await trio.lowlevel.checkpoint()

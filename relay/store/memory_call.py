@@ -70,5 +70,6 @@ class KeptCall:
         self.erased = True
         nothing: dict[str, Any] = {"counts": {}, "notices": [], "variables": {}, "to": ""}
         nothing |= {"from_": "", "seller": "", "state": None, "zone": None}
+        nothing |= {"idempotency_key": None, "request_digest": None}
         ending = self.record.ending and replace(self.record.ending, detail="")
         self.record = replace(self.record, **nothing, stream_sid=None, session_id=None, ending=ending)

@@ -28,11 +28,12 @@ from relay.store import sql_books, sql_calls, sql_holds
 from relay.store.chain import canonical
 from relay.store.ledger import Erasure, Judge, ListEntry, Listing, Purge, Retention
 from relay.store.records import Kind, Status
-from relay.store.subjects import REMEMBERED, standing, subject_as_json
+from relay.store.subjects import REMEMBERED, recordings_in, standing, subject_as_json
 from relay.store.tables import (
     attempts,
     calls,
     consents,
+    entries,
     list_copies,
     nonces,
     revocations,
@@ -211,6 +212,7 @@ def erase(connection: sa.Connection, subject: str, who: str, at: datetime) -> Er
     found = connection.execute(of_subject.order_by(calls.c.started_at)).all()
     deferred = tuple(row.id for row in found if row.rank < Status.ENDED.rank)
     erased = tuple(row.id for row in found if row.rank >= Status.ENDED.rank)
+    recordings = _recordings(connection, erased)
     _empty(connection, erased)
     forgotten = attempts.c.subject == subject, attempts.c.call_id.not_in(deferred)
     connection.execute(attempts.update().where(*forgotten).values(subject=None))
@@ -220,12 +222,23 @@ def erase(connection: sa.Connection, subject: str, who: str, at: datetime) -> Er
         connection.execute(suppressions.update().where(*mine).values(number=None))
         entry = ListEntry(None, Listing.ADDED, "erasure", who, at, subject=subject)
         suppress(connection, [entry])
-    return Erasure(erased, deferred)
+    return Erasure(erased, deferred, recordings)
+
+
+def _recordings(connection: sa.Connection, ids: Sequence[str]) -> tuple[str, ...]:
+    theirs = entries.c.call_id.in_(ids) & (entries.c.kind == Kind.EVENT.value)
+    named = sa.select(entries.c.body).where(theirs, entries.c.body.contains("recording_sid"))
+    return recordings_in(json.loads(body) for body in connection.execute(named).scalars())
 
 
 def _empty(connection: sa.Connection, ids: Sequence[str]) -> None:
     nothing = {"subject": None, "number": None, "intent": "{}", "details": "{}", "detail": None}
+    nothing |= {
+        "idempotency_key": None,
+        "request_digest": None,
+    }  # a number may be in the one, and shine through
     connection.execute(calls.update().where(calls.c.id.in_(ids)).values(erased=True, **nothing))
+    connection.execute(wishes.delete().where(wishes.c.call_id.in_(ids)))
     sql_calls.blank(connection, ids)
 
 

@@ -5,7 +5,7 @@ Knows no database and no clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +20,11 @@ def standing(history: Iterable[ListEntry]) -> tuple[Suppression, ...]:
     """What a history of entries about one number adds up to, the newest word of each list."""
     newest = {entry.list: entry for entry in history}
     return tuple(Suppression(e.list, e.at) for e in newest.values() if e.listing is Listing.ADDED)
+
+
+def recordings_in(events: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The carrier's recordings that these lines of timelines name."""
+    return tuple(str(event["recording_sid"]) for event in events if event.get("recording_sid"))
 
 
 def subject_as_json(

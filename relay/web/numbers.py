@@ -282,11 +282,15 @@ def _add_subject_routes(routes: Blueprint, store: Store, clock: Clock) -> None:
     @security_scheme([{"bearer": []}])
     @validate_querystring(EraseQuery)
     async def erase(number: str, query_args: EraseQuery) -> ResponseReturnValue:
-        """Take out what is known of a person, who is never called again; 202 while calls must end first."""
+        """Take out what is known of a person, who is never called again; 202 while calls must end first.
+
+        `recordings` are at the carrier, and are to be deleted there: this answer is the last that names them.
+        """
         if not is_e164(number):
             return _not_e164("the number in the path")
         erasure = await store.erase(number, query_args.who, clock())
         answer = {"erased": list(erasure.erased), "deferred": list(erasure.deferred)}
+        answer["recordings"] = list(erasure.recordings)
         return jsonify(answer), 202 if erasure.deferred else 200
 
 

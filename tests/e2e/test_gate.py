@@ -14,13 +14,15 @@ import trio
 
 from relay.rehearsal import Performance
 from relay.roster import load_profiles
-from relay.simulator.ledger import Entry
+from relay.simulator.ledger import Direction, Entry, Side
 from tests.e2e.scenes import AGENTS, EXPLANATION, ending, quiet_stage, scene
 
 NIGHT = "2026-03-10T05:00:00Z"  # midnight in New York, earlier in the west
 TALK = {"turn": [{"say": "Yes?", "pause_seconds": 0.2}]}
 MONOLOGUE = {"commit_seconds": 0.3, "turn": [{"reply": EXPLANATION}]}
 CALLEE = "+12025550143"
+CLEARED_SECONDS = 0.1  # from the final transcript or the key to the `clear` at the telephone
+CLOSED_SECONDS = 5.0  # and to the end of the call at the carrier
 ORDER = {"to": CALLEE, "variables": {"business": "Lakeside"}}
 
 
@@ -103,15 +105,26 @@ async def test_a_number_listed_while_it_rings_or_talks_is_hung_up_in_time(
 
 
 @pytest.mark.parametrize(
-    "turn", [{"say": "Please stop calling me.", "pause_seconds": 0.2}, {"press": "9", "pause_seconds": 0.2}]
+    ("turn", "wish"),
+    [
+        ({"say": "Please stop calling me.", "pause_seconds": 0.2}, ("agent", "sent", "transcript.user")),
+        ({"press": "9", "pause_seconds": 0.2}, ("phone", "sent", "dtmf")),
+    ],
 )
-async def test_an_opt_out_by_word_or_key_is_confirmed_recorded_and_ends_the_call(
-    turn: dict[str, object], tmp_path: Path
+async def test_an_opt_out_by_word_or_key_is_confirmed_recorded_and_ends_the_call_in_time(
+    turn: dict[str, object], wish: tuple[Side, Direction, str], tmp_path: Path
 ) -> None:
     async with quiet_stage(tmp_path) as stage:
         performance = await stage.play(scene("opt-out", callee={"turn": [turn]}, agent=MONOLOGUE))
         assert ending(performance) == ("callee", "opted-out")
         assert performance.ledger.violations == []
+        told = performance.ledger.select
+        [wished] = told(*wish)
+        cleared = next(entry for entry in told("phone", "received", "clear") if entry.at >= wished.at)
+        assert cleared.at - wished.at <= CLEARED_SECONDS
+        [confirmed] = [e for e in told("phone", "sent", "mark") if e.fields["name"].startswith("last-words")]
+        [over] = [e for e in told("phone", "noted", "status") if e.fields["status"] == "completed"]
+        assert wished.at < confirmed.at < over.at <= wished.at + CLOSED_SECONDS
         again = await stage.http.post("/v1/calls", json=ORDER)
         assert (again.status_code, again.json()["error"]["code"]) == (403, "dnc-listed")
 

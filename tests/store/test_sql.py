@@ -136,7 +136,8 @@ async def test_the_database_itself_keeps_diaries_and_lists(
 
 async def test_a_number_is_nowhere_in_a_database_that_forgot_it(url: str, behind_its_back: sa.Engine) -> None:
     async with open_store(url, KEY) as store:
-        record = await store.add(a_call())
+        record = await store.add(a_call(idempotency_key=f"monday {NUMBER}"))
+        await store.wish(record.id, WishKind.KEY, {"to": NUMBER})
         record.note(record.started_at, "dialing", to=NUMBER)
         record.ending, record.ended_at = ENDED, record.started_at
         await store.save(record)

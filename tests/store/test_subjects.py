@@ -26,7 +26,7 @@ from relay.outcomes import Blame, Ending, Reason, Refusal
 from relay.store import CallRecord, Store, TranscriptLine
 from relay.store.chain import Integrity
 from relay.store.ledger import Judge, ListEntry, Listing, Purge, Retention, Wish, WishKind
-from relay.store.records import Kind
+from relay.store.records import Entry, Kind
 from tests.store.conftest import NOW, NUMBER, a_call
 
 OTHER = "+12025550199"
@@ -243,6 +243,24 @@ async def test_a_person_is_told_everything_and_then_forgotten(store: Store) -> N
     verification = await store.verify(record.id)
     assert verification is not None
     assert verification.integrity is Integrity.ERASED
+
+
+async def test_whoever_erases_is_told_what_the_carrier_still_has(store: Store) -> None:
+    record = await store.add(a_call(record=True))
+    await finish(store, record)
+    await store.tell(record.id, [Entry(Kind.EVENT, NOW, {"event": "recording", "recording_sid": "RE1"})])
+    assert (await store.erase(NUMBER, "ada", NOW)).recordings == ("RE1",)
+    assert (await store.erase(NUMBER, "ada", NOW)).recordings == ()
+
+
+async def test_a_key_that_may_name_a_person_is_forgotten_with_them(store: Store) -> None:
+    record = await store.add(a_call(idempotency_key=f"monday {NUMBER}", request_digest="of its body"))
+    await finish(store, record)
+    await store.erase(NUMBER, "ada", NOW)
+    assert await store.under_key(f"monday {NUMBER}") is None
+    found = await store.get(record.id)
+    assert found is not None
+    assert (found.idempotency_key, found.request_digest) == (None, None)
 
 
 async def test_who_was_forgotten_is_still_not_called(store: Store) -> None:
