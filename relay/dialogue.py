@@ -26,7 +26,6 @@ from relay.actions import (
     Transcribe,
 )
 from relay.alarms import Alarms, Watch
-from relay.compliance import asks_to_stop
 from relay.goodbye import Goodbye
 from relay.hearing import Hearing
 from relay.interruption import Interruption
@@ -243,7 +242,7 @@ class Dialogue:
         undone = self._watchdogs.callee_said(now)
         if self._at.stage is Stage.OPEN:
             self._watchdogs.owe(now)
-        leaving = self.opt_out("words", now) if asks_to_stop(message.text, self._terms.language) else ()
+        leaving = self.opt_out("words", now) if self._terms.hears_opt_out(message.text) else ()
         return (Transcribe("callee", message.text, False), *undone, *leaving)
 
     # ---- replies -------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from relay.hearing import ReplyHeard
 from relay.leaving import LEAVING_SECONDS
 from relay.legs import Leg
 from relay.outcomes import Blame, Ending, Farewell, Reason, Refusal
+from relay.script import Announcement
 from relay.store import CallRecord, Status, TranscriptLine
 from relay.terms import Terms
 from relay.tools import Toolbox
@@ -74,7 +75,7 @@ class Line:
         tools: Toolbox,
         clock: Callable[[], datetime],
         *,
-        announcement: str = "",
+        announcement: Announcement | None = None,
         on_opt_out: Callable[[str], None] = lambda _how: None,
         on_note: Callable[[str, Mapping[str, Any]], None] = lambda _event, _fields: None,
         on_turn: Callable[[float, float, float | None], None] = lambda _agent, _relay, _wait: None,
@@ -245,7 +246,9 @@ class Line:
         if self.ending is not None or (self.answered_at is not None and known is not None and known <= at):
             return
         if self.answered_at is None:
-            said_in = len(self.announcement) / SLOWEST_SPEECH + KEY_SECONDS if self.announcement else 0.0
+            said_in = 0.0
+            if self.announcement is not None:
+                said_in = len(self.announcement.sentence) / SLOWEST_SPEECH + KEY_SECONDS
             patience_seconds = STREAM_SECONDS + ANNOUNCEMENTS * said_in
             self.waiting.deadline = trio.current_time() + patience_seconds
         self.answered_at = trio.current_time() - (now - at).total_seconds()
@@ -267,7 +270,7 @@ class Line:
     @property
     def next_document(self) -> Document:
         """What connects the person to the newest stream; the disclosure comes before the first one."""
-        is_announced = self.record.attempt == 0 and self.announcement
+        is_announced = self.record.attempt == 0 and self.announcement is not None
         return Document.ANNOUNCE if is_announced else Document.CONNECT
 
     def document(self, attempt: int) -> Document:
@@ -299,7 +302,9 @@ class Line:
 
     def _disclosed(self, by: str) -> None:
         """What Twilio does behind `<Gather>` proves that what is said in it was not stopped."""
-        if self.announcement and not any(event["event"] == DISCLOSED for event in self.record.events):
+        if self.announcement is not None and not any(
+            event["event"] == DISCLOSED for event in self.record.events
+        ):
             self.noted(DISCLOSED, {"by": by})
 
     def connect(self, leg: Leg, stream_sid: str) -> None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from relay.carrier import DialOrder, MachineDetection
+from relay.clips import Clips, shipped
 from relay.compliance import DialRequest, Purpose
 from relay.costs import Prices, shipped_prices
 from relay.dialogue import OPENING_HEARD
@@ -23,7 +24,7 @@ from relay.gatekeeper import Gatekeeper
 from relay.line import Line
 from relay.outcomes import Refusal
 from relay.profiles import Profile
-from relay.script import Overrides, announcement, compose, resume, scope_of
+from relay.script import LANGUAGE, Announcement, Overrides, announcement, compose, resume, scope_of
 from relay.store import Books, CallRecord
 from relay.terms import BargeIn, Terms
 from relay.tools import CallContext, Desk, Tool, Toolbox, definitions
@@ -65,32 +66,74 @@ class House:
     prices: Prices = field(default_factory=shipped_prices)
 
 
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """An agent as it stands when a call is placed; the call keeps it to its end."""
+
+    profile: Profile
+    tools: Sequence[Tool] = ()
+    clips: Clips = field(default_factory=shipped)
+    content: str = ""  # the digest of its files
+
+    def terms(self, session: Mapping[str, Any], time_limit_seconds: float) -> Terms:
+        """What a call of this agent is told before it begins, apart from what its house says."""
+        detection = session.get("input", {}).get("turn_detection", {})  # none of a stored agent
+        return Terms(
+            session=session,
+            time_limit_seconds=time_limit_seconds,
+            interruptible=detection.get("interrupt_response", True),
+            clips=self.clips,
+            limits=self.profile.limits,
+            opt_out_key=self.profile.opt_out_key,
+            keys=self.profile.keypad,
+            language=self.profile.language or LANGUAGE,
+            opt_out_words=self.profile.opt_out_words,
+            tools_are_ours=self.profile.agent_id is None,
+        )
+
+
+class Agents(Protocol):
+    """Where agents are looked up by name."""
+
+    def get(self, name: str, /) -> Agent | None:
+        """As it stood at the last refresh."""
+
+    async def refresh(self) -> None:
+        """Take what has changed meanwhile."""
+
+
+class Cast(dict[str, Agent]):
+    """Agents that never change."""
+
+    async def refresh(self) -> None:
+        """There is nothing to take."""
+
+
 class Office:
-    """Where requests become lines: the rules of this node, its agents and their tools."""
+    """Where requests become lines: the rules of this node, and its agents."""
 
     def __init__(
         self,
         house: House,
-        profiles: Callable[[str], Profile | None],
-        tools: Mapping[str, Sequence[Tool]],
+        agents: Agents,
         clock: Callable[[], datetime],
         books: Books,
         gatekeeper: Gatekeeper,
     ) -> None:
         self._house = house
-        self._profiles = profiles
-        self._tools = tools
+        self._agents = agents
+        self.refresh = agents.refresh
         self._clock = clock
         self._books = books
         self._gatekeeper = gatekeeper
 
     def prepare(self, request: CallRequest) -> Line | Refusal:
         """A line that nobody has heard of yet."""
-        profile = self._profiles(request.agent)
-        if profile is None:
+        agent = self._agents.get(request.agent)
+        if agent is None:
             return Refusal("unknown-agent", f"there is no agent called {request.agent[:64]}")
-        tools = self._tools[profile.name]
-        session = compose(profile, self._house.overrides, request.variables, definitions(tools))
+        profile = agent.profile
+        session = compose(profile, self._house.overrides, request.variables, definitions(agent.tools))
         if isinstance(session, Refusal):
             return session
         house = self._house
@@ -116,45 +159,36 @@ class Office:
             request_digest=request.digest,
             owner=house.node,
         )
-        return self._line(
-            record, profile, session, tools, Purpose(request.purpose) if request.purpose else None
-        )
+        return self._line(record, agent, session, Purpose(request.purpose) if request.purpose else None)
 
     def resume(self, record: CallRecord) -> Line | Refusal:
         """A line for a call whose node has died: the same call, with a new stream and a new session."""
-        profile = self._profiles(record.agent)
-        if profile is None:
+        agent = self._agents.get(record.agent)
+        if agent is None:
             return Refusal("unknown-agent", f"there is no agent called {record.agent} any more")
-        tools = self._tools[profile.name]
-        session = compose(profile, self._house.overrides, record.variables, definitions(tools))
+        session = compose(agent.profile, self._house.overrides, record.variables, definitions(agent.tools))
         if isinstance(session, Refusal):
             return session
         heard = any(event["event"] == OPENING_HEARD for event in record.events)
         said = [(line.role, line.text) for line in record.transcript]
         session = resume(session, said, heard=heard)
-        return self._line(record, profile, session, tools, Purpose(record.purpose), heard=heard)
+        return self._line(record, agent, session, Purpose(record.purpose), heard=heard)
 
     def _line(
         self,
         record: CallRecord,
-        profile: Profile,
+        agent: Agent,
         session: dict[str, Any],
-        tools: Sequence[Tool],
         asked: Purpose | None,
         *,
         heard: bool = False,
     ) -> Line:
-        terms = Terms(
-            session=session,
-            time_limit_seconds=float(record.time_limit_seconds),
+        profile = agent.profile
+        terms = replace(
+            agent.terms(session, float(record.time_limit_seconds)),
             barge_in=self._house.barge_in,
-            interruptible=session.get("input", {}).get("turn_detection", {}).get("interrupt_response", True),
             lead_silence_seconds=self._house.lead_silence_seconds,
-            limits=profile.limits,
-            opt_out_key=profile.opt_out_key,
-            keys=profile.keypad,
             heard=heard,
-            tools_are_ours=profile.agent_id is None,
         )
         plea = DialRequest(
             call_id=record.id,
@@ -168,10 +202,10 @@ class Office:
             zone=record.zone,
         )
         desk = self._desk(record, profile, plea)
-        toolbox = Toolbox(tools, CallContext(record.id, record.to, record.variables, desk=desk))
+        toolbox = Toolbox(agent.tools, CallContext(record.id, record.to, record.variables, desk=desk))
         order, said_first = self._order(record), announcement(profile, record.variables)
         line = Line(record, order, plea, terms, toolbox, self._clock, announcement=said_first)
-        line.noted(SCRIPT, _script(profile, session, said_first))
+        line.noted(SCRIPT, _script(agent, session, said_first))
         return line
 
     def _desk(self, record: CallRecord, profile: Profile, plea: DialRequest) -> Desk:
@@ -187,14 +221,14 @@ class Office:
             judge_hour=partial(self._gatekeeper.judge_hour, plea),
         )
 
-    def announcement(self, record: CallRecord) -> str:
-        """What the carrier says before it connects the stream of this call; empty where it says nothing."""
-        profile = self._profiles(record.agent)
-        if profile is None or isinstance(
-            compose(profile, self._house.overrides, record.variables, ()), Refusal
+    def announcement(self, record: CallRecord) -> Announcement | None:
+        """What the carrier says before it connects the stream of this call; None where it says nothing."""
+        agent = self._agents.get(record.agent)
+        if agent is None or isinstance(
+            compose(agent.profile, self._house.overrides, record.variables, ()), Refusal
         ):
-            return ""  # the agent was changed since the call was placed
-        return announcement(profile, record.variables)
+            return None  # the agent was changed since the call was placed
+        return announcement(agent.profile, record.variables)
 
     def _order(self, record: CallRecord) -> DialOrder:
         here = self._house.public_url
@@ -213,13 +247,16 @@ class Office:
         )
 
 
-def _script(profile: Profile, session: Mapping[str, Any], said_first: str) -> dict[str, str]:
+def _script(agent: Agent, session: Mapping[str, Any], said_first: Announcement | None) -> dict[str, str]:
     """Digests that prove which agent this was, what it was told, and what has to be spoken first, by whom."""
-    script = {"profile": _digest(_canonical(profile.model_dump())), "session": _digest(_canonical(session))}
+    profile = _canonical(agent.profile.model_dump())
+    script = {"profile": _digest(profile), "session": _digest(_canonical(session))}
+    if agent.content:
+        script["files"] = agent.content
     if "greeting" in session:  # none on a later stream once it was heard
         script["opening"] = _digest(session["greeting"].encode())
-    if said_first:
-        script["disclosure"] = _digest(said_first.encode())
+    if said_first is not None:
+        script["disclosure"] = _digest(said_first.sentence.encode())
     return script
 
 

@@ -7,9 +7,20 @@ from __future__ import annotations
 
 import re
 import tomllib
-from typing import Any, Literal
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import ErrorDetails
 
 from relay.compliance import OPT_OUT_KEY
 from relay.keys import Keys
@@ -17,9 +28,28 @@ from relay.limits import Limits
 
 LONGEST_VALUE = 200  # characters of a variable: a name or a date, not a second prompt
 SHORTEST_DISCLOSURE = 20  # characters of its own; no sentence that says who calls and what it is has fewer
+LONGEST_PHRASE = 100  # characters of what somebody says to be left alone
 DEFAULT_AGENT = "default"  # the one whose texts an operator's settings may replace
 
 PLACE = re.compile(r"\{\{\s*(\w+)\s*\}\}")  # of a variable in a template
+
+
+def _a_language(tag: str) -> str:
+    if not re.fullmatch("[a-z]{2}-[A-Z]{2}", tag):
+        raise ValueError("must be a language and a country, as en-US or de-DE")
+    return tag
+
+
+def _some_words(phrase: str) -> str:
+    if not any(map(str.isalnum, phrase)) or len(phrase) > LONGEST_PHRASE:
+        raise ValueError(f"must be words that people say, {LONGEST_PHRASE} characters at most")
+    return phrase
+
+
+Language = Annotated[str, AfterValidator(_a_language)]
+Phrase = Annotated[str, AfterValidator(_some_words)]
+KeyTerm = Annotated[str, Field(min_length=1, max_length=50)]  # characters, by AssemblyAI's limit
+ClipName = Literal["opted-out", "apology", "bridge", "filler", "still-there"]
 
 
 class ProfileError(ValueError):
@@ -94,32 +124,69 @@ class Profile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
-    purpose: Literal["informational", "collections", "telemarketing"]
-    seller: str = ""  # on whose behalf, as consents name it; empty: the agent's own name
-    disclosure: str
-    disclosure_mode: Literal["greeting", "carrier"] = "greeting"
-    """Who speaks the disclosure: the agent before its greeting, or the carrier before there is an agent."""
-
-    agent_id: str | None = Field(default=None, min_length=1)
-    """An agent stored at AssemblyAI: in the first `session.update` its id excludes every other key."""
-
-    greeting: str = Field(default="", validate_default=True)
-    system_prompt: str = Field(default="", validate_default=True)
-    voice: str | None = None
-    voice_focus: Literal["near-field", "far-field"] | None = None
-    keyterms: tuple[str, ...] = Field(default=(), max_length=100)
-    turn_detection: TurnDetection = TurnDetection()
-    tools: tuple[str, ...] = ()
-    tools_file: str | None = None
-    """A Python file beside this one, whose functions `tools` may name."""
-    http_tools: tuple[HttpTool, ...] = ()
-    limits: Limits = Limits()
-    keypad: Keys = Keys()
-    opt_out_key: str = Field(default=OPT_OUT_KEY, pattern=r"^[0-9*#]$", validate_default=True)
-    scope: Scope = Scope()
-    variables: dict[str, str] = {}
-    """Defaults of the template variables; one without a default must come with the request."""
+    name: str  # of the file, without `.toml`
+    purpose: Literal["informational", "collections", "telemarketing"] = Field(
+        description="What the call is for: the gate has rules of its own for each."
+    )
+    seller: str = Field(default="", description="On whose behalf, as in consents; empty: the agent's name.")
+    disclosure: str = Field(description="Spoken first: who calls, that it is a machine, why, how to stop it.")
+    disclosure_mode: Literal["greeting", "carrier"] = Field(
+        default="greeting",
+        description="Who speaks it: the agent before its greeting, or Twilio before that.",
+    )
+    agent_id: str | None = Field(
+        default=None,
+        min_length=1,
+        description="An agent stored at AssemblyAI: most of the rest is set there.",
+    )
+    greeting: str = Field(
+        default="", validate_default=True, description="The agent's first words, spoken exactly so."
+    )
+    system_prompt: str = Field(
+        default="", validate_default=True, description="What the agent is to do; needed without `agent_id`."
+    )
+    voice: str | None = Field(default=None, description="Its voice, as AssemblyAI calls it; unset: any.")
+    volume: int | None = Field(default=None, ge=0, le=100, description="How loud it speaks, 0 to 100.")
+    language: Language | None = Field(
+        default=None, description="What is spoken, as de-DE; unset: en-US, and whatever the agent recognises."
+    )
+    voice_focus: Literal["near-field", "far-field"] | None = Field(
+        default=None, description="Noise suppression, near-field for a handset; unset: none."
+    )
+    keyterms: tuple[KeyTerm, ...] = Field(
+        default=(), max_length=100, description="Names and words to listen for, of 50 characters each."
+    )
+    transcription_mode: Literal["min_latency", "balanced", "max_accuracy"] | None = Field(
+        default=None, description="How long is listened before an answer; unset: balanced."
+    )
+    turn_detection: TurnDetection = Field(
+        default=TurnDetection(), description="When the person has finished, and what interrupts the agent."
+    )
+    keypad: Keys = Field(default=Keys(), description="What becomes of the keys that the person presses.")
+    opt_out_key: str = Field(
+        default=OPT_OUT_KEY,
+        pattern=r"^[0-9*#]$",
+        validate_default=True,
+        description="The key by which the person is never called again; it always works.",
+    )
+    opt_out_words: tuple[Phrase, ...] = Field(
+        default=(), max_length=50, description="Phrases that mean *do not call again*, beside the usual ones."
+    )
+    tools: tuple[str, ...] = Field(
+        default=(), description="What it may use of relay's tools and of `tools_file`."
+    )
+    tools_file: str | None = Field(default=None, description="A Python file beside this one, with tools.")
+    http_tools: tuple[HttpTool, ...] = Field(default=(), description="Tools that are HTTP services.")
+    clips: dict[ClipName, str] = Field(
+        default={}, description="Sound files beside this one, instead of relay's own sentences."
+    )
+    limits: Limits = Field(
+        default=Limits(), description="How long a call lasts, and who may keep whom waiting."
+    )
+    scope: Scope = Field(default=Scope(), description="Whose data the relay's own tools may touch.")
+    variables: dict[str, str] = Field(
+        default={}, description="Defaults of the variables; one without must come with the call."
+    )
 
     @field_validator("disclosure")
     @classmethod
@@ -142,7 +209,7 @@ class Profile(BaseModel):
         return agent_id
 
     @field_validator(
-        *("greeting", "voice", "voice_focus", "keyterms", "turn_detection"),
+        *("greeting", "voice", "volume", "voice_focus", "keyterms", "transcription_mode", "turn_detection"),
         *("tools", "tools_file", "http_tools", "scope"),
     )
     @classmethod
@@ -197,5 +264,45 @@ def read_profile(name: str, text: str, *, where: str) -> Profile:
     except tomllib.TOMLDecodeError as problem:
         raise ProfileError(f"{where}: not TOML: {problem}") from None
     except ValidationError as problem:
-        lines = (f"{where}: {'.'.join(map(str, error['loc']))}: {error['msg']}" for error in problem.errors())
+        lines = (f"{where}: {_key(error['loc'])}: {_complaint(error)}" for error in problem.errors())
         raise ProfileError("\n".join(lines)) from None
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    """`http_tools[0].url`; without the marks that a pattern of a mapping's key leaves."""
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return name.removeprefix(".").replace(".[key]", "")
+
+
+def _complaint(error: ErrorDetails) -> str:
+    """What is wrong with a key, and how to mend it."""
+    match error["type"]:
+        case "extra_forbidden":
+            return f"there is no such key; {_known(error['loc'])}"
+        case "missing":
+            meaning = Profile.model_fields.get(str(error["loc"][-1]))
+            return f"is missing. {(meaning and meaning.description) or 'Add it.'}"
+        case "tuple_type":
+            return "must be a list: put it between [ and ]"
+        case "string_type":
+            return "must be text: put it between quotation marks"
+        case _:
+            return error["msg"].removeprefix("Value error, ").replace("Input should", "must")
+
+
+def _known(location: tuple[int | str, ...]) -> str:
+    """The keys that could stand in place of an unknown one."""
+    fields = _MODELS.get(str(location[0]), Profile) if len(location) > 1 else Profile
+    names = [name for name in fields.model_fields if name != "name" or fields is not Profile]
+    if close := get_close_matches(str(location[-1]), names, n=1):
+        return f"did you mean {close[0]}?"
+    return f"there are {', '.join(names)}"
+
+
+_MODELS: Mapping[str, type[BaseModel]] = {
+    "turn_detection": TurnDetection,
+    "http_tools": HttpTool,
+    "keypad": Keys,
+    "limits": Limits,
+    "scope": Scope,
+}

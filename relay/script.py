@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from relay.outcomes import Refusal
-from relay.profiles import DEFAULT_AGENT, LONGEST_VALUE, PLACE, Profile, Scope, TurnDetection
+from relay.profiles import DEFAULT_AGENT, LONGEST_VALUE, PLACE, KeyTerm, Profile, Scope, TurnDetection
 
 LONGEST_OPENING = 200
 """Characters of disclosure and greeting together: little over the 10 s of an opening, at 15–17 a second."""
 
+LANGUAGE = "en-US"  # of an agent that names none
 LONGEST_PAST = 8000  # characters of the transcript so far that a resumed session is told, the newest
 
 # What a value may not hold: control characters, separators of lines, changes of direction, lone surrogates,
@@ -36,7 +38,7 @@ class Overrides(BaseModel):
     system_prompt: str | None = None
     voice: str | None = None
     voice_focus: Literal["near-field", "far-field"] | None = None
-    keyterms: tuple[str, ...] = Field(default=(), max_length=100)
+    keyterms: tuple[KeyTerm, ...] = Field(default=(), max_length=100)
     turn_detection: TurnDetection = TurnDetection()
 
 
@@ -77,6 +79,10 @@ def compose(
     heard: dict[str, Any] = {"type": "audio", **sound}
     if keyterms := overrides.keyterms or profile.keyterms:
         heard["keyterms"] = list(keyterms)
+    if profile.transcription_mode:
+        heard["transcription_mode"] = profile.transcription_mode
+    if profile.language:
+        heard["language_codes"] = [profile.language.partition("-")[0]]
     if voice_focus := overrides.voice_focus or profile.voice_focus:
         heard["voice_focus"] = voice_focus
     own, theirs = (part.turn_detection.model_dump(exclude_none=True) for part in (profile, overrides))
@@ -85,6 +91,8 @@ def compose(
     spoken: dict[str, Any] = {"type": "audio", **sound}
     if voice := overrides.voice or profile.voice:
         spoken["voice"] = voice
+    if profile.volume is not None:
+        spoken["volume"] = profile.volume
     session: dict[str, Any] = {
         "system_prompt": _fill(system_prompt, values),
         "greeting": greeting,
@@ -96,14 +104,22 @@ def compose(
     return session
 
 
-def announcement(profile: Profile, variables: Mapping[str, str]) -> str:
-    """The disclosure that the carrier speaks before it connects the agent; empty where the greeting has it.
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What the carrier speaks before it connects the agent."""
+
+    sentence: str
+    language: str = LANGUAGE
+
+
+def announcement(profile: Profile, variables: Mapping[str, str]) -> Announcement | None:
+    """The disclosure where the carrier speaks it; None where the greeting has it.
 
     The variables are those of a session that could be composed: none is missing.
     """
     if profile.disclosure_mode == "greeting":
-        return ""
-    return _fill(profile.disclosure, _values(profile, variables))
+        return None
+    return Announcement(_fill(profile.disclosure, _values(profile, variables)), profile.language or LANGUAGE)
 
 
 def scope_of(profile: Profile, variables: Mapping[str, str]) -> Scope:

@@ -39,7 +39,7 @@ from relay.meter import Meter
 from relay.outcomes import Blame, LegClosed, Reason
 from relay.probe import Probe
 from relay.reconciler import Reconciler
-from relay.roster import Roster, load_roster, overrides
+from relay.roster import Roster, overrides
 from relay.settings import ConfigurationError, Settings
 from relay.store import Retention, StoreError, open_spool
 from relay.store.sql import SqlStore, open_store
@@ -91,7 +91,7 @@ async def serve(
     """Run until the first signal has drained every call, or until cancelled. Raises ConfigurationError."""
     accounts = settings.require_serving()
     trust, rulebook, rule_time = _trust(settings), _rulebook(settings), rule_time_from(settings.clock)
-    roster, clock = load_roster(settings), partial(datetime.now, UTC)
+    roster, clock = Roster(settings), partial(datetime.now, UTC)
     house, retention = _house(settings), _retention(settings)
     stop, meter = trio.Event(), Meter(Metrics())
     with _open_traces(settings) as traces, trio.open_signal_receiver(*ENDING_SIGNALS) as signals:
@@ -114,8 +114,7 @@ async def serve(
                         store=store,
                         spool=spool,
                         gatekeeper=Gatekeeper(store, rulebook, clock=clock, rule_time=rule_time),
-                        profiles=roster.profiles.get,
-                        tools=roster.tools,
+                        agents=roster,
                         clock=clock,
                         probe=Probe(trust.public_url, trust.auth_tokens[0]),
                         captures=Captures(settings.capture_dir),
@@ -177,7 +176,7 @@ def _operators(
             store,
             rulebook,
             token,
-            profiles=roster.profiles.get,
+            agents=roster,
             from_number=house.from_number,
             clock=clock,
             rule_time=rule_time,

@@ -5,7 +5,7 @@ Knows no HTTP and no Quart; the carrier, the agent and the store are what it was
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
 from enum import Enum, auto
@@ -22,8 +22,8 @@ from relay.gatekeeper import Gatekeeper
 from relay.line import WIND_UP_SECONDS, Document, Line, document_after_key
 from relay.meter import Meter
 from relay.outcomes import Blame, Ending, Farewell, Reason, Refusal
-from relay.placing import CallRequest, House, Office
-from relay.profiles import Profile
+from relay.placing import Agents, CallRequest, House, Office
+from relay.script import Announcement
 from relay.store import (
     CallRecord,
     ListEntry,
@@ -37,7 +37,6 @@ from relay.store import (
 )
 from relay.telemetry.capture import Captures
 from relay.telemetry.traces import Traces
-from relay.tools import Tool
 from relay.wire.callbacks import AmdCallback, RecordingCallback, StatusCallback, StreamCallback
 from relay.wishes import follow_stream, grant
 
@@ -69,8 +68,7 @@ class Switchboard:
         store: Store,
         spool: Spool,
         gatekeeper: Gatekeeper,
-        profiles: Callable[[str], Profile | None],
-        tools: Mapping[str, Sequence[Tool]],
+        agents: Agents,
         clock: Callable[[], datetime],
         probe: Callable[[], Awaitable[Refusal | None]],
         captures: Captures,
@@ -80,7 +78,7 @@ class Switchboard:
         self.phase = Phase.OPEN
         self._house = house
         self._calls = calls
-        self._office = Office(house, profiles, tools, clock, store.books, gatekeeper)
+        self._office = Office(house, agents, clock, store.books, gatekeeper)
         self._custody = Custody(house.node, store, spool, self._office, gatekeeper, clock)
         self._course = Course(
             carrier=carrier,
@@ -165,6 +163,7 @@ class Switchboard:
             earlier = await self._store.under_key(request.idempotency_key)
             if earlier is not None:
                 return _same_call(earlier, request)
+        await self._office.refresh()
         if refusal := await self._probe() or await self._gatekeeper.spent() or self.refusal:
             return refusal
         line = self._office.prepare(request)
@@ -262,7 +261,7 @@ class Switchboard:
         is_owed = record.answered_at is not None and ending.farewell is Farewell.SPOKEN
         return Document.SAY if is_owed else Document.HANG_UP
 
-    async def announcement(self, call_id: str) -> str:
+    async def announcement(self, call_id: str) -> Announcement | None:
         """What the carrier is to say in Document.ANNOUNCE, on whichever node the call is."""
         if line := self.line(call_id):
             return line.announcement
@@ -270,8 +269,8 @@ class Switchboard:
             record = await self._store.get(call_id)
         except StoreError as problem:
             log.warning("no disclosure without the ledger", call_id=call_id, detail=str(problem))
-            return ""
-        return "" if record is None else self._office.announcement(record)
+            return None
+        return None if record is None else self._office.announcement(record)
 
     async def key_pressed(self, call_id: str, to: str, digit: str, times_said: int) -> Document:
         """A key while the carrier speaks the disclosure to `to`: an opt-out counts on whatever node it is."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,13 +18,13 @@ from typing import Any
 
 import trio
 
+from relay import placing
 from relay.actions import OptOutWay, Role, TurnAnswered
 from relay.agent_half import OpenAgent
 from relay.call import Call
 from relay.handshake import accept_phone_leg
 from relay.hearing import ReplyHeard
 from relay.outcomes import Ending
-from relay.profiles import Profile
 from relay.script import announcement, scope_of
 from relay.simulator.agent import AgentEmulator, serve_agent
 from relay.simulator.callee import Callee as TalkingCallee
@@ -44,8 +44,7 @@ from relay.simulator.scenario import (
 from relay.simulator.speech import Voices
 from relay.store import Slot
 from relay.store.memory_books import MemoryBooks
-from relay.terms import Terms
-from relay.tools import CallContext, Desk, Tool, Toolbox, ToolOutcome
+from relay.tools import CallContext, Desk, Toolbox, ToolOutcome
 
 CALLEE = "+12025550100"
 SAMPLE_DAYS = 14
@@ -65,9 +64,8 @@ Show = Callable[[str, str], None]
 class Stage:
     """Who is talked to, and in whose name."""
 
-    profile: Profile
+    agent: placing.Agent
     session: Mapping[str, Any]
-    tools: Sequence[Tool]
     variables: Mapping[str, str]
 
 
@@ -146,7 +144,7 @@ class _ShownToolbox(Toolbox):
     """Runs the tools as on the telephone, and lets them be seen."""
 
     def __init__(self, stage: Stage, show: Show, context: CallContext) -> None:
-        super().__init__(stage.tools, context)
+        super().__init__(stage.agent.tools, context)
         self._show = show
 
     async def run(self, name: str, arguments: Mapping[str, Any], run_id: str) -> ToolOutcome:
@@ -176,10 +174,10 @@ async def talk(
     `is_typed`: somebody is at the keyboard, so that each line is said at once, into the agent's words too.
     The lines of a file wait for their turn. `learn` tells an emulated agent what it is about to hear.
     """
-    if {"book_appointment", "free_appointments"} & {tool.name for tool in stage.tools}:
+    if {"book_appointment", "free_appointments"} & {tool.name for tool in stage.agent.tools}:
         show("", f"the calendar has times of its own: 10:00 and 15:30, UTC, of the next {SAMPLE_DAYS} days")
-    if said_first := announcement(stage.profile, stage.variables):
-        show("carrier", said_first)
+    if said_first := announcement(stage.agent.profile, stage.variables):
+        show("carrier", said_first.sentence)
     desk = await _open_desk(stage)
     ours, theirs = _stream_pair()
     voices = Voices(synthesise=synthesise)
@@ -197,11 +195,7 @@ async def talk(
         phone=accept_phone_leg(ours),
         stream_sid=STREAM_SID,
         open_agent=open_agent,
-        terms=Terms(
-            session=stage.session,
-            time_limit_seconds=time_limit_seconds,
-            tools_are_ours=stage.profile.agent_id is None,
-        ),
+        terms=stage.agent.terms(stage.session, time_limit_seconds),
         tools=_ShownToolbox(stage, show, CallContext("call_talk", CALLEE, stage.variables, desk=desk)),
         diary=seen,
         announce=_nothing,
@@ -239,14 +233,14 @@ async def talk(
 
 async def _open_desk(stage: Stage) -> Desk:
     """What the relay's own tools work with: books that are gone with the talk, and an open calendar."""
-    books, scope = MemoryBooks(), scope_of(stage.profile, stage.variables)
+    books, scope = MemoryBooks(), scope_of(stage.agent.profile, stage.variables)
     today = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     times = [today + timedelta(days=ahead) for ahead in range(1, SAMPLE_DAYS + 1)]
     starts = [day.replace(hour=hour, minute=minute) for day in times for hour, minute in ((10, 0), (15, 30))]
     await books.open_slots([Slot(scope.calendar, starts_at) for starts_at in starts])
     return Desk(
         books=books,
-        agent=stage.profile.name,
+        agent=stage.agent.profile.name,
         calendar=scope.calendar,
         accounts=scope.accounts,
         account=scope.account,

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from relay.actions import OptOutWay, Role, TurnAnswered
 from relay.clips import Clips, shipped
-from relay.compliance import OPT_OUT_KEY
+from relay.compliance import OPT_OUT_KEY, asks_to_stop
 from relay.hearing import ReplyHeard
 from relay.keys import Keys
 from relay.limits import Limits
@@ -39,8 +39,13 @@ class Terms:
     clips: Clips = field(default_factory=shipped)
     limits: Limits = field(default_factory=Limits)
     language: str = "en"  # BCP 47, of the plain words by which a callee opts out
+    opt_out_words: tuple[str, ...] = ()  # phrases of the agent's own, beside those
     heard: bool = False  # the opening was, on an earlier stream of this call
     tools_are_ours: bool = True  # not those of a stored agent: AssemblyAI runs them itself
+
+    def hears_opt_out(self, said: str) -> bool:
+        """Whether what the callee said asks for no more calls."""
+        return asks_to_stop(said, self.language, self.opt_out_words)
 
 
 class Diary(Protocol):

@@ -11,6 +11,7 @@ from trio.testing import MockClock
 from relay.compliance import OPT_OUT_KEY
 from relay.line import ANNOUNCEMENTS, DISCLOSED, STREAM_SECONDS, Line, document_after_key
 from relay.outcomes import Blame, Reason
+from relay.script import Announcement
 from relay.store import CallRecord, Listing, Status, StoreError
 from relay.switchboard import Document
 from relay.wire.callbacks import CarrierStatus
@@ -67,7 +68,7 @@ def test_a_key_opts_out_or_has_the_disclosure_said_again_once(
 async def test_the_start_of_the_stream_proves_that_nothing_has_stopped_it(autojump_clock: MockClock) -> None:
     async with open_desk() as desk:
         line = await announcing(desk)
-        assert await desk.board.announcement(line.record.id) == SENTENCE
+        assert await desk.board.announcement(line.record.id) == Announcement(SENTENCE)
         assert proofs(line.record) == []
         await desk.joins(line.record.id, 0)
         assert proofs(line.record) == ["stream"]
@@ -112,8 +113,8 @@ async def test_an_agent_that_is_gone_has_nothing_said_for_it(autojump_clock: Moc
             time_limit_seconds=60,
         )
         await pair.store.add(record)
-        assert await pair.second.board.announcement("call_1") == ""
-        assert await pair.second.board.announcement("call_2") == ""
+        assert await pair.second.board.announcement("call_1") is None
+        assert await pair.second.board.announcement("call_2") is None
 
 
 # ---- the opt-out key ------------------------------------------------------------------------------
@@ -166,7 +167,7 @@ async def test_a_key_counts_also_while_the_ledger_is_down(
     async with open_spooled(tmp_path) as desk:
         desk.store.fails = StoreError("disk full")
         assert await desk.board.key_pressed("call_1", NUMBER, "9", 1) is Document.OPTED_OUT
-        assert await desk.board.announcement("call_1") == ""
+        assert await desk.board.announcement("call_1") is None
         desk.store.fails = None
         await desk.spool.wait_written()
         assert await listed(desk) == [(NUMBER, Listing.ADDED)]

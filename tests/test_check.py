@@ -158,6 +158,7 @@ async def test_everything_in_order_is_exit_status_0(tmp_path: Path) -> None:
         wanted = {
             "settings",
             "agent default",
+            "agent keypad",
             "agent announced",
             "agent collections",
             "agent lead-qualification",

@@ -21,6 +21,7 @@ from relay.cli import run
 from relay.cli.batches import BATCH_LINES
 from relay.compliance import load_rulebook
 from relay.outcomes import Blame, Ending, Reason
+from relay.placing import Agent, Cast
 from relay.profiles import Profile
 from relay.store import Callback, CallRecord, MemoryStore, Store
 from relay.store.chain import Integrity, Verification
@@ -34,17 +35,21 @@ from tests.store.conftest import a_call
 from tests.web.api import KNOWN, NUMBER, OTHER, TOKEN
 
 NOON = datetime(2027, 3, 9, 17, 0, tzinfo=UTC)  # a Tuesday in the review period of the packaged rules
-AGENTS = {
-    purpose: Profile.model_validate(
-        {
-            "name": purpose,
-            "purpose": purpose,
-            "disclosure": "Hello, this is the automated assistant of Acme.",
-            "system_prompt": "Be brief.",
-        }
-    )
-    for purpose in ("informational", "telemarketing")
-}
+AGENTS = Cast(
+    {
+        purpose: Agent(
+            Profile.model_validate(
+                {
+                    "name": purpose,
+                    "purpose": purpose,
+                    "disclosure": "Hello, this is the automated assistant of Acme.",
+                    "system_prompt": "Be brief.",
+                }
+            )
+        )
+        for purpose in ("informational", "telemarketing")
+    }
+)
 AGENTS["default"] = AGENTS["informational"]
 
 
@@ -69,7 +74,7 @@ async def relay(
 ) -> AsyncIterator[Relay]:
     """Runs a command against a service over this store; its exit status, stdout and stderr."""
     explain = explain_routes(
-        store, load_rulebook(), KNOWN, profiles=AGENTS.get, from_number=OTHER, clock=lambda: NOON
+        store, load_rulebook(), KNOWN, agents=AGENTS, from_number=OTHER, clock=lambda: NOON
     )
     evidence = evidence_routes(store, KNOWN)
     books = book_routes(store.books, KNOWN, clock=lambda: NOON)

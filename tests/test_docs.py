@@ -17,10 +17,13 @@ import msgspec
 import pytest
 import trio
 from cyclopts import App
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from relay.cli import app
+from relay.limits import Limits
 from relay.outcomes import Blame, Reason
-from relay.profiles import read_profile
+from relay.profiles import Profile, read_profile
 from relay.rehearsal import API_TOKEN, open_stage
 from relay.script import Overrides, compose
 from relay.settings import Accounts, Settings
@@ -31,6 +34,7 @@ from relay.wire import agent, phone, signature, twiml
 
 TOP: Final = Path(__file__).parent.parent
 README: Final = TOP / "README.md"
+AGENTS: Final = TOP / "docs" / "agents.md"
 RUNBOOK: Final = TOP / "docs" / "runbook.md"
 READINESS: Final = TOP / "docs" / "readiness.md"
 METRICS: Final = TOP / "docs" / "metrics.md"
@@ -202,6 +206,25 @@ def test_the_agent_shown_can_be_used() -> None:
     profile = read_profile("own", only(blocks(README, "toml")), where="README.md")
     assert isinstance(compose(profile, Overrides(), {"order": "1234"}, ()), dict)
     assert set(profile.tools) <= builtin_tools().keys()
+
+
+def test_every_key_of_a_profile_has_its_row() -> None:
+    def default(field: FieldInfo) -> str:
+        if field.is_required():
+            return "required"
+        is_none = field.default in (None, (), {}, "") or isinstance(field.default, BaseModel)
+        return "–" if is_none else f"`{field.default}`"
+
+    keys = {name: field for name, field in Profile.model_fields.items() if name != "name"}
+    expected = [[f"`{name}`", field.description, default(field)] for name, field in keys.items()]
+    assert table(AGENTS, "key", "meaning", "default") == expected
+
+
+def test_the_limits_shown_are_the_limits() -> None:
+    shown = next(block for block in blocks(AGENTS, "toml") if block.startswith("[limits]"))
+    limits = tomllib.loads(shown)["limits"]
+    assert limits.keys() == Limits.model_fields.keys()
+    assert Limits.model_validate(limits) == Limits(call_seconds=limits["call_seconds"])
 
 
 def test_the_sequence_diagram_speaks_both_protocols() -> None:

@@ -17,6 +17,7 @@ from trio.testing import MockClock
 from relay.carrier import Dialled, NotHungUp, Placed, Refused, Uncertain
 from relay.line import STREAM_SECONDS, Line
 from relay.outcomes import Blame, Ending, LegClosed, Reason
+from relay.placing import Cast
 from relay.reconciler import WISH_SECONDS
 from relay.store import CallRecord, Kind, ListEntry, Listing, Status, StoreError, Wish, Written
 from relay.store.chain import Integrity
@@ -249,7 +250,7 @@ async def test_a_number_listed_while_it_rings_is_connected_by_no_node(autojump_c
 async def test_a_node_that_cannot_go_on_with_a_call_lets_it_go(autojump_clock: MockClock) -> None:
     async with (
         open_nodes() as nodes,
-        open_desk(store=nodes.store, carrier=nodes.carrier, node="d", profiles={}) as bare,
+        open_desk(store=nodes.store, carrier=nodes.carrier, node="d", cast=Cast()) as bare,
     ):
         line = await nodes.a.placed()
         await trio.sleep(2)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from relay.outcomes import Refusal
 from relay.profiles import LONGEST_VALUE, Profile, ProfileError, TurnDetection, read_profile
-from relay.script import LONGEST_OPENING, Overrides, announcement, compose, resume
+from relay.script import LONGEST_OPENING, Announcement, Overrides, announcement, compose, resume
 
 DISCLOSURE = "Hello, this is the automated assistant of {{business}}."
 TOOL = {"type": "function", "name": "end_call", "description": "", "parameters": {"type": "object"}}
@@ -120,6 +120,18 @@ def test_a_blank_greeting_leaves_the_disclosure(blank: str) -> None:
     session = session_of(profile(), Overrides(greeting=blank))
 
     assert session["greeting"] == "Hello, this is the automated assistant of Acme."
+
+
+def test_listening_and_speaking_are_the_profiles_own() -> None:
+    agent = profile(language="de-DE", transcription_mode="min_latency", volume=0)
+    session = session_of(agent)
+
+    assert session["input"]["language_codes"] == ["de"]
+    assert session["input"]["transcription_mode"] == "min_latency"
+    assert session["output"]["volume"] == 0
+    assert announcement(profile(disclosure_mode="carrier", language="de-DE"), {}) == Announcement(
+        "Hello, this is the automated assistant of Acme.", "de-DE"
+    )
 
 
 def test_a_blank_voice_is_no_voice() -> None:
@@ -313,10 +325,10 @@ def test_what_the_carrier_discloses_the_agent_does_not_say_again() -> None:
     agent = profile(disclosure_mode="carrier")
 
     assert session_of(agent)["greeting"] == "Is this a good time?"
-    assert announcement(agent, {"business": "Zenith"}) == (
-        "Hello, this is the automated assistant of Zenith."
+    assert announcement(agent, {"business": "Zenith"}) == Announcement(
+        "Hello, this is the automated assistant of Zenith.", "en-US"
     )
-    assert announcement(profile(), {}) == ""
+    assert announcement(profile(), {}) is None
 
 
 @pytest.mark.parametrize("text", ["disclosure", "greeting"])
@@ -334,7 +346,7 @@ def test_a_stored_agent_is_named_and_nothing_else_whatever_the_settings_say() ->
 
     assert session_of(agent, settings) == {"agent_id": "agent_1"}
     assert resume(session_of(agent), [("callee", "Yes?")], heard=True) == {"agent_id": "agent_1"}
-    assert announcement(agent, {}) == "Hello, this is the automated assistant of Acme."
+    assert announcement(agent, {}) == Announcement("Hello, this is the automated assistant of Acme.")
 
 
 def test_a_stored_agents_disclosure_still_needs_its_variables() -> None:
@@ -368,7 +380,26 @@ def test_a_refused_stored_agent_is_told_the_remedy() -> None:
     [
         ("purpose = ", "agents/night.toml: not TOML: "),
         (FILE.replace("informational", "chat"), "agents/night.toml: purpose: "),
-        (FILE + 'mood = "good"', "agents/night.toml: mood: "),
+        (FILE + 'mood = "good"', "agents/night.toml: mood: there is no such key; there are purpose, "),
+        (FILE + "volum = 1", "agents/night.toml: volum: there is no such key; did you mean volume?"),
+        (FILE + "volume = 101", "agents/night.toml: volume: must be less than or equal to 100"),
+        (FILE + 'keyterms = "Acme"', "agents/night.toml: keyterms: must be a list: put it between [ and ]"),
+        (FILE + f'keyterms = ["{"x" * 51}"]', "agents/night.toml: keyterms[0]: "),
+        (FILE + "voice = 1", "agents/night.toml: voice: must be text: put it between quotation marks"),
+        (FILE + 'language = "de"', "agents/night.toml: language: must be a language and a country, as "),
+        (
+            FILE + 'opt_out_words = ["!"]',
+            "agents/night.toml: opt_out_words[0]: must be words that people say",
+        ),
+        (
+            FILE + 'transcription_mode = "fast"',
+            "agents/night.toml: transcription_mode: must be 'min_latency'",
+        ),
+        (FILE + '[clips]\ngoodbye = "x"', "agents/night.toml: clips.goodbye: must be 'opted-out', "),
+        (FILE + "[limits]\nsilence = 9", "agents/night.toml: limits.silence: there is no such key; did you "),
+        (FILE + "[limits]\nfiller_seconds = 30", "agents/night.toml: limits: filler_seconds, nudge_seconds"),
+        (FILE + '[[http_tools]]\nname = "x"', "agents/night.toml: http_tools[0].description: is missing. "),
+        (FILE.replace("purpose", "propose"), "agents/night.toml: purpose: is missing. What the call is for"),
         (FILE.replace("Be kind.", ""), "agents/night.toml: system_prompt: "),
         (FILE + "[turn_detection]\nvad_threshold = 2", "agents/night.toml: turn_detection.vad_threshold: "),
         (FILE + 'disclosure_mode = "carrier"', "agents/night.toml: greeting: "),
@@ -380,6 +411,11 @@ def test_a_refused_stored_agent_is_told_the_remedy() -> None:
         (STORED_FILE + CARRIER + 'tools = ["end_call"]', "agents/night.toml: tools: "),
         (STORED_FILE + CARRIER + 'tools_file = "night.py"', "agents/night.toml: tools_file: "),
         (STORED_FILE + CARRIER + 'keyterms = ["Acme"]', "agents/night.toml: keyterms: "),
+        (STORED_FILE + CARRIER + "volume = 50", "agents/night.toml: volume: "),
+        (
+            STORED_FILE + CARRIER + 'transcription_mode = "balanced"',
+            "agents/night.toml: transcription_mode: ",
+        ),
         (STORED_FILE + CARRIER + "[turn_detection]", "agents/night.toml: turn_detection: "),
     ],
 )

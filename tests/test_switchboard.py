@@ -46,6 +46,7 @@ from relay.legs import Leg
 from relay.line import Line
 from relay.meter import Meter
 from relay.outcomes import Blame, Ending, LegClosed, Reason, Refusal
+from relay.placing import Agent, Cast
 from relay.profiles import Profile
 from relay.reconciler import Reconciler
 from relay.script import Overrides
@@ -254,7 +255,7 @@ class Desk:
         clock: Callable[[], datetime] = virtual_now,
         spool: Spool | None = None,
         rule_time: Callable[[], datetime | None] = lambda: OFFICE_HOURS,
-        profiles: dict[str, Profile] | None = None,  # the usual one
+        cast: Cast | None = None,  # the usual one
         calls_per_hour: int = 1_000_000,
         profile: Profile = PROFILE,
         tools: Sequence[Tool] = (),
@@ -291,8 +292,7 @@ class Desk:
             store=ledger,
             spool=self.spool,
             gatekeeper=self.gatekeeper,
-            profiles=({"default": profile, "announced": ANNOUNCED} if profiles is None else profiles).get,
-            tools={"default": tools, "announced": ()},
+            agents=Cast(default=Agent(profile, tools), announced=Agent(ANNOUNCED)) if cast is None else cast,
             clock=clock,
             probe=self.probe,
             captures=Captures(folder),

@@ -18,6 +18,7 @@ from relay.gatekeeper import Gatekeeper
 from relay.legs import Leg
 from relay.meter import Meter
 from relay.outcomes import Refusal
+from relay.placing import Agent, Cast
 from relay.profiles import Profile
 from relay.reconciler import Reconciler
 from relay.script import Overrides
@@ -62,8 +63,7 @@ def build_node(
         store=ledger,
         spool=spool,
         gatekeeper=Gatekeeper(ledger, _rulebook(), clock=clock),
-        profiles={"default": _PROFILE}.get,
-        tools={"default": (end_call, mark_do_not_call, look_up)},
+        agents=Cast(default=Agent(_PROFILE, (end_call, mark_do_not_call, look_up))),
         clock=clock,
         probe=_reachable,
         captures=Captures(None),

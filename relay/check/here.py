@@ -11,7 +11,7 @@ from typing import Any
 from relay.check.findings import FAIL, OK, WARN, Answer, Finding
 from relay.opening import OPENING_SECONDS
 from relay.outcomes import Refusal
-from relay.roster import Roster, load_roster, overrides
+from relay.roster import Roster, overrides
 from relay.script import compose
 from relay.settings import ConfigurationError, Settings
 from relay.tools import definitions
@@ -37,10 +37,10 @@ def look_around(settings: Settings) -> list[Finding]:
 
 def _look_at_agents(settings: Settings) -> list[Finding]:
     try:
-        roster = load_roster(settings)
+        roster = Roster(settings)
     except ConfigurationError as problem:
         return [Finding("agents", FAIL, str(problem), "Mend the file: `relay serve` does not start.")]
-    return [Finding(f"agent {name}", *_look_at_agent(name, roster, settings)) for name in roster.profiles]
+    return [Finding(f"agent {name}", *_look_at_agent(name, roster, settings)) for name in roster.agents]
 
 
 def _look_at_agent(name: str, roster: Roster, settings: Settings) -> Answer:
@@ -51,7 +51,8 @@ def _look_at_agent(name: str, roster: Roster, settings: Settings) -> Answer:
         return FAIL, session.message, SESSION
     greeting = session.get("greeting", "")
     seconds = len(greeting) / CHARACTERS_PER_SECOND
-    found = f"opening of {len(greeting)} characters, about {seconds:.0f} s; {len(roster.tools[name])} tools"
+    tools = len(roster.agents[name].tools)
+    found = f"opening of {len(greeting)} characters, about {seconds:.0f} s; {tools} tools"
     if seconds > OPENING_SECONDS:
         return WARN, found, f"Shorten it: after {OPENING_SECONDS:g} s the person can talk into it."
     return OK, found if greeting else "stored at AssemblyAI; the carrier speaks the disclosure", ""
@@ -59,7 +60,8 @@ def _look_at_agent(name: str, roster: Roster, settings: Settings) -> Answer:
 
 def compose_without_variables(name: str, roster: Roster, settings: Settings) -> dict[str, Any] | Refusal:
     """The session of a call that brings no variables."""
-    return compose(roster.profiles[name], overrides(settings), {}, definitions(roster.tools[name]))
+    agent = roster.agents[name]
+    return compose(agent.profile, overrides(settings), {}, definitions(agent.tools))
 
 
 def _look_at_descriptors(settings: Settings) -> Answer:

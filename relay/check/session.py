@@ -15,7 +15,7 @@ from relay.handshake import HandshakeRefused
 from relay.legs import Leg
 from relay.outcomes import LegClosed, Refusal, WireError
 from relay.profiles import DEFAULT_AGENT
-from relay.roster import load_roster
+from relay.roster import Roster
 from relay.service import agent_opener
 from relay.sessions import READY_SECONDS
 from relay.settings import ConfigurationError, Settings
@@ -29,7 +29,7 @@ _FirstWord = agent.SessionReady | agent.SessionError
 async def ask_agent_session(settings: Settings) -> Answer:
     """Whether the agent takes our key and the session of the default agent; billed as a second or two."""
     try:
-        session = compose_without_variables(DEFAULT_AGENT, load_roster(settings), settings)
+        session = compose_without_variables(DEFAULT_AGENT, Roster(settings), settings)
     except ConfigurationError:
         return FAIL, "not asked: the agents cannot be read", "Mend the agents first."
     if isinstance(session, Refusal):

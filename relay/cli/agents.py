@@ -9,49 +9,66 @@ from cyclopts import App
 from rich.console import Console
 from rich.table import Table
 
-from relay.cli.terminal import DONE, FAILED, JSON, complain, print_json
+from relay.cli.terminal import DONE, FAILED, JSON, USAGE, complain, print_json
 from relay.settings import load_settings
 
 agents = App(name="agents", help="Agent profiles.")
 
+_CONTENT_DIGITS = 12  # of the digest of an agent's files, as `git log` shows commits
+
 
 @agents.command(name="list")
 def list_agents(*, json: JSON = False) -> int:
-    """The agents that calls may name."""
-    from relay.roster import load_roster
+    """The agents that calls may name, with the digest of their files: a call's record has it in `script`."""
+    from relay.roster import Roster
 
-    roster = load_roster(load_settings())
-    tools = {name: [tool.name for tool in found] for name, found in roster.tools.items()}
+    found = Roster(load_settings()).agents
     if json:
         print_json(
             [
-                {"name": each.name, "purpose": each.purpose, "tools": tools[each.name]}
-                for each in roster.profiles.values()
+                {
+                    "name": name,
+                    "purpose": agent.profile.purpose,
+                    "tools": [tool.name for tool in agent.tools],
+                    "files": agent.content,
+                }
+                for name, agent in found.items()
             ]
         )
         return DONE
-    table = Table("agent", "purpose", "tools", "variables")
-    for each in roster.profiles.values():
-        table.add_row(each.name, each.purpose, ", ".join(tools[each.name]), ", ".join(each.variables))
+    table = Table("agent", "purpose", "tools", "variables", "files")
+    for name, agent in found.items():
+        tools = ", ".join(tool.name for tool in agent.tools)
+        defaults = ", ".join(agent.profile.variables)
+        table.add_row(name, agent.profile.purpose, tools, defaults, agent.content[:_CONTENT_DIGITS])
     Console().print(table)
     return DONE
 
 
 @agents.command(name="show")
 def show_agent(name: str, *, var: tuple[str, ...] = ()) -> int:
-    """Print the exact session.update of an agent as JSON."""
+    """Print the exact session.update of an agent as JSON.
+
+    Parameters
+    ----------
+    var
+        A value of the templates as KEY=VALUE; more than once for more of them.
+    """
     from relay.outcomes import Refusal
-    from relay.roster import load_roster, overrides
+    from relay.roster import Roster, overrides
     from relay.script import compose
     from relay.tools import definitions
 
+    if wrong := [pair for pair in var if "=" not in pair]:
+        complain(f"--var {wrong[0]}: must be KEY=VALUE")
+        return USAGE
     settings = load_settings()
-    roster = load_roster(settings)
-    if name not in roster.profiles:
+    agent = Roster(settings).get(name)
+    if agent is None:
         complain(f"there is no agent called {name}; 'relay agents list' shows them")
         return FAILED
-    variables = dict(pair.split("=", 1) for pair in var if "=" in pair)
-    session = compose(roster.profiles[name], overrides(settings), variables, definitions(roster.tools[name]))
+    variables = dict(pair.split("=", 1) for pair in var)
+    session = compose(agent.profile, overrides(settings), variables, definitions(agent.tools))
     if isinstance(session, Refusal):
         complain(session.message)
         return FAILED
@@ -61,9 +78,9 @@ def show_agent(name: str, *, var: tuple[str, ...] = ()) -> int:
 
 @agents.command(name="validate")
 def validate_agents() -> int:
-    """Read every agent file, with its tools, and say what is wrong with it."""
-    from relay.roster import load_roster
+    """Read every agent file, with its tools and sounds, and say what is wrong with it."""
+    from relay.roster import Roster
 
-    profiles = load_roster(load_settings()).profiles
-    print(f"{len(profiles)} agents are fine: {', '.join(profiles)}")
+    found = Roster(load_settings()).agents
+    print(f"{len(found)} agents are fine: {', '.join(found)}")
     return DONE

@@ -73,21 +73,21 @@ async def _talk(
 ) -> int:
     from relay import talk as talks
     from relay.outcomes import Blame, Refusal
-    from relay.roster import load_roster, overrides
+    from relay.roster import Roster, overrides
     from relay.script import compose
     from relay.service import agent_opener
     from relay.tools import definitions
 
-    roster = load_roster(settings)
-    if agent not in roster.profiles:
+    roster = Roster(settings)
+    chosen = roster.get(agent)
+    if chosen is None:
         complain(f"there is no agent called {agent}; 'relay agents list' shows them")
         return FAILED
-    profile, tools = roster.profiles[agent], roster.tools[agent]
     is_real = settings.assemblyai_api_key is not None and not emulated
     name, script = talks.script_of(agent)
     if not is_real:
         variables = {**script.call.variables, **variables}
-    session = compose(profile, overrides(settings), variables, definitions(tools))
+    session = compose(chosen.profile, overrides(settings), variables, definitions(chosen.tools))
     if isinstance(session, Refusal):
         complain(session.message)
         return FAILED
@@ -95,7 +95,7 @@ async def _talk(
     show = partial(_show, console)
     held = partial(
         talks.talk,
-        talks.Stage(profile, session, tools, variables),
+        talks.Stage(chosen, session, variables),
         show=show,
         time_limit_seconds=limit_seconds,
         is_typed=is_typed,
@@ -110,7 +110,8 @@ async def _talk(
         else:
             what = f"follows the scenario {name}" if name else "has no script for it"
             show("", f"{agent}, emulated: it {what}. ASSEMBLYAI_API_KEY is for the real one")
-            stored = {} if profile.agent_id is None else {profile.agent_id: {"greeting": talks.GREETING}}
+            name_there = chosen.profile.agent_id
+            stored = {} if name_there is None else {name_there: {"greeting": talks.GREETING}}
             async with talks.emulate(script, stored) as (emulator, url):
                 there = settings.model_copy(update={"assemblyai_ws_url": url})
                 opener = agent_opener(there, talks.EMULATED_KEY)

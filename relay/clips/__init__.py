@@ -5,10 +5,13 @@ Must not know calls, nor who spoke the sentences (`make clips`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from types import MappingProxyType
+
+from relay.wire.audio import BYTES_PER_SECOND
 
 TEXTS = MappingProxyType(
     {
@@ -20,6 +23,10 @@ TEXTS = MappingProxyType(
     }
 )
 """What each clip says, by the name of its file."""
+
+LONGEST_SENTENCE_SECONDS = 10.0  # of one that was made elsewhere: it is held by every call of its agent
+LONGEST_SECONDS = MappingProxyType({"opted-out": 4.0})  # the line is closed 5 s after the wish
+CONVERSION = "`ffmpeg -i IN -ar 8000 -ac 1 -f mulaw OUT`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +46,14 @@ def shipped() -> Clips:
     folder = resources.files(__name__)
     sounds = {name.replace("-", "_"): (folder / f"{name}.ulaw").read_bytes() for name in TEXTS}
     return Clips(**sounds)
+
+
+def of_files(sounds: Mapping[str, bytes]) -> Clips:
+    """The shipped clips, some of them replaced by what files hold. Raises ValueError, with the remedy."""
+    for name, sound in sounds.items():
+        longest = LONGEST_SECONDS.get(name, LONGEST_SENTENCE_SECONDS)
+        if sound.startswith(b"RIFF") or not sound:
+            raise ValueError(f"{name}: is no μ-law of 8 kHz without a header; {CONVERSION} makes one")
+        if len(sound) > longest * BYTES_PER_SECOND:
+            raise ValueError(f"{name}: lasts longer than {longest:g} s; say it shorter")
+    return replace(shipped(), **{name.replace("-", "_"): sound for name, sound in sounds.items()})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import tomllib
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -27,12 +27,16 @@ _ALWAYS_HEARD = "en"
 _NOTHING = r"(?!)"  # matches nowhere; an empty expression would match everywhere
 
 
-def asks_to_stop(text: str, language: str) -> bool:
+def asks_to_stop(text: str, language: str, own: Iterable[str] = ()) -> bool:
     """Whether a callee's final transcript asks for no more calls.
 
     `language` is a BCP 47 tag of which the first part counts; in a language without phrases all are tried.
+    `own` are phrases of the agent's beside those, each the words of it one after the other.
     A doubt is read as a wish to stop: a call too few can be mended, a call too many cannot.
     """
+    sentences = [f" {' '.join(_words(sentence))} " for sentence in _SENTENCE_END.split(text)]
+    if any(f" {' '.join(_words(phrase))} " in sentence for phrase in own for sentence in sentences):
+        return True
     languages = _phrasebooks()
     primary = language.partition("-")[0].lower()
     tried = {primary, _ALWAYS_HEARD} if primary in languages else set(languages)

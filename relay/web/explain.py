@@ -14,7 +14,8 @@ from quart.typing import ResponseReturnValue
 from quart_schema import security_scheme, validate_request
 
 from relay.compliance import DialRequest, Purpose, Rulebook, Stage, weigh
-from relay.profiles import DEFAULT_AGENT, Profile
+from relay.placing import Agents
+from relay.profiles import DEFAULT_AGENT
 from relay.store import Store
 from relay.store.list_csv import Number
 from relay.web.answers import error
@@ -41,7 +42,7 @@ def explain_routes(
     rulebook: Rulebook,
     api_token: str | None,
     *,
-    profiles: Callable[[str], Profile | None],
+    agents: Agents,
     from_number: str,
     clock: Callable[[], datetime],
     rule_time: Callable[[], datetime | None] = lambda: None,
@@ -54,9 +55,11 @@ def explain_routes(
     @validate_request(CheckBody)
     async def explain(data: CheckBody) -> ResponseReturnValue:
         """The verdict on a number, without a dial."""
-        profile = profiles(data.agent)
-        if profile is None:
+        await agents.refresh()
+        agent = agents.get(data.agent)
+        if agent is None:
             return error(422, "unknown-agent", f"there is no agent called {data.agent[:64]}")
+        profile = agent.profile
         asked = DialRequest(
             call_id=NO_CALL,
             attempt=1,

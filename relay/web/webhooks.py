@@ -86,12 +86,12 @@ def webhook_routes(switchboard: Switchboard, trust: Trust) -> Blueprint:
         )
 
     async def announce(call_id: str, attempt: int, times_said: int) -> str:
-        sentence = await switchboard.announcement(call_id)
-        if not sentence:  # never a stream without the disclosure
+        said = await switchboard.announcement(call_id)
+        if said is None:  # never a stream without the disclosure
             log.error("no disclosure to announce", call_id=call_id)
             return twiml.say_and_hangup(SORRY_LOST)
         key_url = twiml.key_url(trust.public_url, call_id, times_said)
-        return connect(call_id, attempt, twiml.Announcement(sentence, key_url))
+        return connect(call_id, attempt, twiml.Announcement(said.sentence, key_url, said.language))
 
     async def write(document: Document, call_id: str, attempt: int, times_said: int = 0) -> str:
         match document:

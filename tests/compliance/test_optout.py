@@ -265,3 +265,22 @@ def test_a_long_monologue_is_read_without_delay() -> None:
 
 def test_the_key_is_nine() -> None:
     assert OPT_OUT_KEY == "9"
+
+
+# ---- phrases of an agent's own ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("said", ["Good-bye Acme!", "well, goodbye acme then", "Yes. GOODBYE, ACME?"])
+def test_an_agent_may_have_phrases_of_its_own(said: str) -> None:
+    own = ("goodbye Acme", "good bye, acme")
+    assert asks_to_stop(said, "en-US", own)
+    assert not asks_to_stop(said, "en-US")
+
+
+@pytest.mark.parametrize("said", ["Goodbye.", "Acme goodbye", "Goodbye. Acme?", "goodbye acmes"])
+def test_a_phrase_is_its_words_in_their_order_and_nothing_less(said: str) -> None:
+    assert not asks_to_stop(said, "en", ("goodbye Acme",))
+
+
+def test_the_usual_words_are_heard_beside_them() -> None:
+    assert asks_to_stop("Stop calling me.", "de-DE", ("goodbye Acme",))

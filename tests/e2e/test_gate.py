@@ -13,7 +13,8 @@ import pytest
 import trio
 
 from relay.rehearsal import Performance
-from relay.roster import load_profiles
+from relay.roster import Roster
+from relay.settings import load_settings
 from relay.simulator.ledger import Direction, Entry, Side
 from tests.e2e.scenes import AGENTS, EXPLANATION, ending, quiet_stage, scene
 
@@ -174,7 +175,9 @@ async def test_a_call_leaves_an_evidence_pack_with_every_rule_and_an_intact_chai
     assert {"record.json", "verdicts.json", "chain.json", "transcript.json"} <= names
     assert len(rules) > 10
     assert len(verdicts) == 2  # before the dial, and when somebody had picked up
-    profile = load_profiles(AGENTS)["default"]
+    agent = Roster(load_settings({"RELAY_AGENTS_DIR": str(AGENTS)})).agents["default"]
+    profile = agent.profile
+    assert script["files"] == agent.content
     assert script["profile"] == digest(orjson.dumps(profile.model_dump(), option=orjson.OPT_SORT_KEYS))
     assert disclosure["text_sha256"] == digest(b"This is an automated call. Hello?")
     assert disclosure["mark"].startswith("opening.")

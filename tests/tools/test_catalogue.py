@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from relay.outcomes import Refusal
-from relay.roster import load_roster, overrides
+from relay.roster import Roster, overrides
 from relay.script import compose
 from relay.settings import ConfigurationError, Settings, load_settings
 from relay.tools import CallContext, Toolbox, definitions
@@ -35,10 +35,10 @@ def folder(tmp_path: Path) -> Path:
 
 async def test_the_example_of_the_docs_works(folder: Path) -> None:
     ours = settings(folder)
-    roster = load_roster(ours)
-    tools = roster.tools["parcel"]
+    roster = Roster(ours)
+    tools = roster.agents["parcel"].tools
     assert [each.name for each in tools] == ["change_day", "end_call", "mark_do_not_call", "parcel_state"]
-    session = compose(roster.profiles["parcel"], overrides(ours), {}, definitions(tools))
+    session = compose(roster.agents["parcel"].profile, overrides(ours), {}, definitions(tools))
     assert not isinstance(session, Refusal)
     assert session["tools"][3]["parameters"]["properties"]["parcel"]["pattern"] == "^[0-9]{8}$"
     box = Toolbox(tools, CallContext("call_1", "+12025550143", {}))
@@ -64,7 +64,7 @@ def test_a_mistake_keeps_the_service_from_starting(folder: Path, before: str, af
     assert before in text
     (folder / "parcel.toml").write_text(text.replace(before, after), "utf-8")
     with pytest.raises(ConfigurationError, match=says):
-        load_roster(settings(folder))
+        Roster(settings(folder))
 
 
 def test_secrets_of_tools_are_kept_out_of_the_log(folder: Path) -> None:

@@ -21,6 +21,7 @@ from quart_trio import QuartTrio
 from structlog.testing import capture_logs
 
 from relay.line import Line
+from relay.placing import Cast
 from relay.simulator.signing import sign
 from relay.store import Status
 from relay.web import phone_stream
@@ -123,7 +124,7 @@ async def open_site(trust: Trust = TRUST, limits: Limits = PRODUCTION) -> AsyncI
                     store,
                     RULEBOOK,
                     key,
-                    profiles=lambda _: None,
+                    agents=Cast(),
                     from_number="+12025550100",
                     clock=virtual_now,
                 ),

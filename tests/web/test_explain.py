@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from relay.compliance import DialRequest, Purpose, Rulebook, check, load_rulebook
+from relay.placing import Agent, Cast
 from relay.profiles import Profile
 from relay.store import MemoryStore
 from relay.store.ledger import ListEntry, Listing
@@ -46,7 +47,7 @@ def client_at(
         store,
         rulebook,
         KNOWN,
-        profiles={AGENT.name: AGENT}.get,
+        agents=Cast({AGENT.name: Agent(AGENT)}),
         from_number=OTHER,
         clock=lambda: now,
         rule_time=rule_time,
