@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import os
@@ -28,6 +29,7 @@ from relay.rehearsal import API_TOKEN, open_stage
 from relay.script import Overrides, compose
 from relay.settings import Accounts, Settings
 from relay.simulator.scenario import shipped_scenario
+from relay.telemetry.logs import SUBSYSTEMS
 from relay.telemetry.metrics import CATALOGUE
 from relay.tools.builtin import builtin_tools
 from relay.wire import agent, phone, signature, twiml
@@ -355,6 +357,55 @@ def test_every_metric_named_is_counted() -> None:
     named = {name for path in shipped for name in re.findall(r"\brelay_\w+", text_of(path))}
     known = {each.name for each in CATALOGUE}
     assert {re.sub("_(bucket|count|sum)$", "", name) for name in named} <= known
+
+
+# ---- logs --------------------------------------------------------------------------------------------------
+
+LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error"}
+SPREAD = {"**ending.as_json()": ("blame", "reason")}
+PHASES = ("draining", "winding up", "cutting")  # a variable where they are logged
+
+
+def lines_in_code() -> Iterator[tuple[str, str, str, frozenset[str]]]:
+    """Event, level, subsystem and fields of each line that some module logs."""
+    for path in sorted(TOP.joinpath("relay").rglob("*.py")):
+        calls = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
+        named = [
+            c.keywords[0].value for c in calls if ast.unparse(c.func) == "structlog.get_logger" and c.keywords
+        ]
+        for call in calls:
+            function = call.func
+            if not (isinstance(function, ast.Attribute) and function.attr in LEVELS and named):
+                continue
+            if ast.unparse(function.value).startswith(("log", "structlog.get_logger(")):
+                fields = [name for each in call.keywords for name in names_of(each)]
+                fields += ["exception"] if function.attr == "exception" else []
+                (subsystem,) = {ast.literal_eval(name) for name in named}
+                event = ast.literal_eval(call.args[0]) if isinstance(call.args[0], ast.Constant) else ""
+                for each in (event,) if event else PHASES:
+                    yield each, LEVELS[function.attr], subsystem, frozenset(fields)
+
+
+def names_of(keyword: ast.keyword) -> tuple[str, ...]:
+    if keyword.arg is None:
+        return SPREAD[f"**{ast.unparse(keyword.value)}"]
+    return ("exception",) if keyword.arg == "exc_info" else (keyword.arg,)
+
+
+def test_the_page_tells_every_line_and_its_fields() -> None:
+    page = text_of(TOP / "docs" / "logs.md")
+    told: dict[tuple[str, str, str], set[str]] = {}
+    for row in re.findall(r"^\| `([^`]+)` \| (\w+) \| (\w+) \| ([^|]*) \| [^|]+ \|$", page, re.MULTILINE):
+        told.setdefault(row[:3], set()).update(re.findall(r"`(\w+)`", row[3]))
+    found: dict[tuple[str, str, str], set[str]] = {}
+    for event, level, subsystem, fields in lines_in_code():
+        found.setdefault((event, level, subsystem), set()).update(fields)
+    assert found.keys() == told.keys()
+    assert len(found) > 40
+    assert {name: fields for name, fields in found.items() if fields != told[name]} == {}
+    assert set(re.findall(r"`(\w+)`", page.partition("`subsystem` |")[2].partition("|")[0])) == set(
+        SUBSYSTEMS
+    )
 
 
 # ---- production readiness ----------------------------------------------------------------------------------
