@@ -36,11 +36,12 @@ from relay.actions import (
 from relay.agent_half import AgentHalf, OpenAgent
 from relay.crossing import ToAgent, ToPhone
 from relay.dialogue import Dialogue
+from relay.goodbye import AfterTool
 from relay.legs import Leg
 from relay.outcomes import Blame, Ending, LegClosed, Reason, WireError
 from relay.terms import Diary, Terms
 from relay.tool_runs import TOOL_CALLS
-from relay.tools import Toolbox
+from relay.tools import Toolbox, ToolOutcome
 from relay.wire import agent as agent_wire
 from relay.wire import phone as phone_wire
 
@@ -71,6 +72,7 @@ class Call:
         now = trio.current_time()
         self.ending: Ending | None = None
         self.unreadable = 0
+        self.transfer_to = ""  # whom the agent wanted to hand the call over to last: a name of its profile's
         self._phone = phone
         self._stream_sid = stream_sid
         self._tools = tools
@@ -309,9 +311,10 @@ class Call:
             },
         )
         self._agent.remember(f"function {run.name}", outcome.result)
+        self.transfer_to = outcome.transfer_to or self.transfer_to
         self._attempt(
             lambda now: self._dialogue.on_tool(
-                run.call_id, outcome.result, now, is_error=outcome.is_error, ends_call=outcome.ends_call
+                run.call_id, outcome.result, now, is_error=outcome.is_error, then=_then(outcome)
             ),
             now,
         )
@@ -338,6 +341,12 @@ class Call:
                 wound_up = True
                 self.wind_up(Ending(Blame.US, Reason.TIME_LIMIT), within_seconds=self._cap_at - now)
             self._attempt(self._dialogue.on_time, now)
+
+
+def _then(outcome: ToolOutcome) -> AfterTool | None:
+    if outcome.transfer_to:
+        return Reason.TRANSFERRED
+    return Reason.GOODBYE if outcome.ends_call else None
 
 
 _OVERDUE = Ending(Blame.US, Reason.TIME_LIMIT, "overdue")

@@ -28,11 +28,12 @@ from relay.carrier import (
     Uncertain,
 )
 from relay.costs import Prices, charges
-from relay.custody import LEAVING, Custody
+from relay.custody import Custody
 from relay.gatekeeper import Gatekeeper
 from relay.legs import Leg
-from relay.line import Line
+from relay.line import DIAL_WORD_SECONDS, Line
 from relay.outcomes import Blame, Ending, Farewell, Reason
+from relay.parting import LEAVING
 from relay.store import Spool, Status, Store, StoreError, Written
 from relay.telemetry.capture import Captures
 from relay.telemetry.traces import Traces
@@ -43,6 +44,7 @@ ANNOUNCE_SECONDS = 1.0  # for the ledger to learn that a call is being left; the
 SPOKEN_FAREWELL_SECONDS = 10.0  # for the document after <Connect> to be spoken, then we hang up ourselves
 SAVE_SECONDS = 7.0  # longer than one operation of the ledger may take: then the spool still gets its turn
 NOTICES_SECONDS = 3.0
+TRANSFER_GRACE_SECONDS = 30.0  # past the limit at which the carrier ends a call that somebody else has taken
 
 log = structlog.get_logger(subsystem="calls")
 
@@ -204,13 +206,31 @@ class Course:
         )
         ending = await line.call.run()
         self.agent_key.judge(ending, had_session=line.call.had_session)
-        line.end(ending)
+        if line.is_transferring:
+            await self._put_through(line, line.answered_at)
+        else:
+            line.end(ending)
+
+    async def _put_through(self, line: Line, answered_at: float) -> None:
+        """Somebody else is dialled: the call goes on without us until the carrier says what became of it."""
+        limit_at = answered_at + line.record.time_limit_seconds + TRANSFER_GRACE_SECONDS
+        word_at = trio.current_time() + DIAL_WORD_SECONDS if line.confirmed.is_set() else limit_at
+        with trio.CancelScope(deadline=min(limit_at, word_at)) as line.waiting:
+            if line.ending is None:
+                await trio.sleep_forever()
+        if line.ending is None and not line.confirmed.is_set():
+            await self._ask_whether_over(line)
+        if line.confirmed.is_set():
+            line.end(Ending(Blame.CALLEE, Reason.HUNG_UP, "while being put through"))
+        unknown = "the carrier never said what became of the transfer"
+        line.end(Ending(Blame.CARRIER, Reason.TRANSFER_FAILED, unknown))
 
     async def _announce(self, line: Line, ending: Ending) -> None:
         """Write down how a call is being left before the carrier asks any node what follows."""
         if line.yielded:
             return
-        line.noted(LEAVING, {"attempt": line.record.attempt, **ending.as_json()})
+        to = {"to": line.call.transfer_to} if line.call and ending.reason is Reason.TRANSFERRED else {}
+        line.noted(LEAVING, {"attempt": line.record.attempt, **ending.as_json(), **to})
         with trio.move_on_after(ANNOUNCE_SECONDS):
             try:
                 await self._spool.save(line.record)
@@ -219,12 +239,16 @@ class Course:
 
     async def _explain_no_stream(self, line: Line) -> None:
         """Nobody told us anything for too long: ask the carrier, and end by its answer or without one."""
-        if line.answered_at is None and line.record.sid is not None:
+        if line.answered_at is None:
+            await self._ask_whether_over(line)
+        line.end(line.unheard_of)
+
+    async def _ask_whether_over(self, line: Line) -> None:
+        if line.record.sid is not None:
             with trio.move_on_after(HANG_UP_SECONDS):
                 found = await self._carrier.status_of(line.record.sid)
                 if isinstance(found, CarrierCall):
                     line.carrier_said(found.status)
-        line.end(line.unheard_of)
 
     async def _read_notices(self, line: Line) -> None:
         """Put what the carrier noted about a failed call into its record, so that no failure is silent."""
@@ -289,7 +313,7 @@ class Course:
     async def _see_off(self, line: Line) -> None:
         """The carrier's side of the end: let a spoken farewell be heard, then hang up what is still up."""
         await self._captures.write(line.record.id)
-        if line.farewell is Farewell.SPOKEN:
+        if line.farewell is not Farewell.SILENT:
             patience_until = line.leave_by or trio.current_time() + SPOKEN_FAREWELL_SECONDS
             with trio.move_on_at(patience_until):
                 await line.confirmed.wait()

@@ -14,7 +14,8 @@ import trio
 
 from relay.gatekeeper import Gatekeeper
 from relay.line import Document, Line
-from relay.outcomes import Blame, Ending, Reason, Refusal
+from relay.outcomes import Ending, Reason, Refusal
+from relay.parting import TRANSFER
 from relay.placing import Office
 from relay.store import (
     LEASE_SECONDS,
@@ -31,8 +32,6 @@ from relay.store.diary import as_fields
 
 ASK_SECONDS = 1.0  # for the ledger to say whose a call is, while somebody waits for a hang-up
 TAKE_SECONDS = 3.0  # for the ledger to hand a call over; its stream is refused 5 s after the upgrade
-
-LEAVING = "leaving"  # the note of how a stream was left, in the ledger before the phone's socket is closed
 
 # What somebody wanted of a call that was another node's already.
 _PASSED_ON = {Reason.OPERATOR: WishKind.HANG_UP, Reason.NOT_PERMITTED: WishKind.STOP}
@@ -99,14 +98,18 @@ class Custody:
         is_live = await self._store.wish(record.id, WishKind.FETCHED, fetched)
         return line.next_document if is_live and refusal is None else Document.HANG_UP
 
-    async def take_over(self, call_id: str, attempt: int) -> Line | None:
+    async def take_over(
+        self, call_id: str, attempt: int, came_back: Mapping[str, Any] | None = None
+    ) -> Line | None:
         """The call as it goes on here, by the carrier's word that its last stream is over.
+
+        `came_back`: or that nobody took it over, which is noted.
 
         None for a call that has ended, that somebody took for this attempt, or that cannot go on here. May
         raise StoreError.
         """
         fence = await self._store.take_over(call_id, attempt, self._node, LEASE_SECONDS)
-        return None if fence is None else await self._resume(call_id, fence, attempt)
+        return None if fence is None else await self._resume(call_id, fence, attempt, came_back)
 
     async def take_stream(self, call_id: str, attempt: int, sid: str, mine: Line | None) -> Line | None:
         """The call whose stream has begun here: `mine`, or another node's that is ours from now on.
@@ -124,11 +127,15 @@ class Custody:
             log.warning("stream without the ledger", call_id=call_id, detail=str(problem))
             return mine
 
-    async def _resume(self, call_id: str, fence: int, attempt: int) -> Line | None:
+    async def _resume(
+        self, call_id: str, fence: int, attempt: int, came_back: Mapping[str, Any] | None = None
+    ) -> Line | None:
         record = await self._store.get(call_id)
         if record is None:
             return None
         record.owner, record.fence, record.attempt = self._node, fence, attempt
+        if came_back is not None:
+            record.note(self._clock(), TRANSFER, **came_back)
         line = self._office.resume(record)
         if isinstance(line, Refusal):
             log.error("call cannot go on", call_id=call_id, reason=line.message)
@@ -185,12 +192,6 @@ class Custody:
 
 def _is_settled(line: Line) -> bool:
     return line.yielded or line.record.status is Status.ENDED
-
-
-def being_left(record: CallRecord) -> Ending | None:
-    """How its node is leaving a call whose final record is not written yet."""
-    left = [e for e in record.events if e["event"] == LEAVING and e["attempt"] == record.attempt]
-    return Ending(Blame(left[-1]["blame"]), Reason(left[-1]["reason"])) if left else None
 
 
 def _wanted(ending: Ending | None) -> WishKind | None:

@@ -26,7 +26,7 @@ from relay.actions import (
     Transcribe,
 )
 from relay.alarms import Alarms, Watch
-from relay.goodbye import Goodbye
+from relay.goodbye import AfterTool, Goodbye
 from relay.hearing import Hearing
 from relay.interruption import Interruption
 from relay.keypad import Keypad
@@ -337,13 +337,13 @@ class Dialogue:
     # ---- tools ---------------------------------------------------------------------------------------------
 
     def on_tool(
-        self, call_id: str, result: str, now: float, *, is_error: bool = False, ends_call: bool = False
+        self, call_id: str, result: str, now: float, *, is_error: bool = False, then: AfterTool | None = None
     ) -> Sequence[Action]:
         """Answer the end of a tool run; a result of an interrupted turn is dropped, and so is its hang-up."""
         if not self._tool_runs.is_wanted(call_id):
             return (Note("tool result dropped"),)
         answer = SendToolResult(call_id, result, is_error)
-        leave = self._goodbye.begin(now) if ends_call and not is_error else ()
+        leave = self._goodbye.begin(now, then) if then and not is_error else ()
         if self.is_ready:
             self._watchdogs.tool_answered(now)
             return (answer, *leave)

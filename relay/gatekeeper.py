@@ -18,6 +18,7 @@ from relay.compliance import (
     DialRequest,
     Facts,
     Permit,
+    Purpose,
     Refused,
     Rulebook,
     Stage,
@@ -26,6 +27,7 @@ from relay.compliance import (
     judge_spending,
     weigh,
 )
+from relay.compliance.destination import judge_destination
 from relay.compliance.numbers import Location, locate
 from relay.line import Line
 from relay.outcomes import Refusal
@@ -102,6 +104,10 @@ class Gatekeeper:
         """Why the callee may not be called at that hour, whatever else is known then; None: they may be."""
         verdict = weigh(Stage.ANSWERED, plea, Facts(plea.to), self._rulebook, self._clock(), at)
         return next((each.explanation for each in verdict.findings if each.code in _OF_THE_HOUR), None)
+
+    def judge_destination(self, number: str, purpose: Purpose) -> Refusal | None:
+        """Why nobody may be put through to this number; None: they may."""
+        return judge_destination(number, purpose, self._rulebook, self._clock())
 
     async def recheck(self, line: Line) -> Refusal | None:
         """Whether the call that was permitted may still be connected: it may have rung for long.

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import assert_never
+from typing import Literal, assert_never
 
 from relay.actions import Action, CancelReply, CreateReply, EndCall, Note, SendMark
 from relay.alarms import Alarms
@@ -26,7 +26,12 @@ FAREWELL_LIMIT_SECONDS = 20.0  # a goodbye longer than this is no goodbye
 REPLY_PATIENCE_SECONDS = 3.0  # a wind-up lets the agent finish its sentence for so long
 GOODBYES_UNDONE = 2  # the third goodbye stands, whoever interrupts it
 
+PUT_THROUGH = "Say in one short sentence that you are putting the person through now."
 WIND_UP = "Say in one short sentence that this call has to end now, thank the person, and say goodbye."
+
+
+AfterTool = Literal[Reason.GOODBYE, Reason.TRANSFERRED]
+"""What the call ends with once the goodbye behind a tool was heard."""
 
 
 class _Alarm(Enum):
@@ -44,6 +49,11 @@ class _Wish:
     ours: bool  # a wind-up by us, which no interruption undoes
     asked_after: int | None  # replies begun before the agent was to say goodbye; None: it was not asked yet
     until_words: bool = False  # because the person says nothing: a word undoes it
+
+    @property
+    def instructions(self) -> str:
+        """What the agent is told where it does not say goodbye by itself."""
+        return PUT_THROUGH if self.ending.reason is Reason.TRANSFERRED else WIND_UP
 
 
 class Goodbye:
@@ -82,11 +92,12 @@ class Goodbye:
 
     # ---- who asks for it -----------------------------------------------------------------------------------
 
-    def begin(self, now: float) -> Sequence[Action]:
-        """The agent has ended the conversation with its tool, and is about to say goodbye."""
+    def begin(self, now: float, then: AfterTool) -> Sequence[Action]:
+        """The agent has ended the conversation, or hands it over, and is about to say goodbye."""
+        ending = Ending(Blame.NOBODY, Reason(then))
         if self._wish:
+            self._wish.ending = self._wish.ending if self._wish.ours else ending  # the last word counts
             return ()
-        ending = Ending(Blame.NOBODY, Reason.GOODBYE)
         self._wish = _Wish(ending, ours=False, asked_after=self._replies.begun)
         self._alarms.set(_Alarm.LIMIT, now + FAREWELL_LIMIT_SECONDS)
         self._await_reply(now)
@@ -128,7 +139,7 @@ class Goodbye:
             return ()
         self._wish.asked_after = self._replies.begun
         self._alarms.drop(_Alarm.PATIENCE)
-        return (CreateReply(WIND_UP),)
+        return (CreateReply(self._wish.instructions),)
 
     def interrupted(self, now: float) -> Sequence[Action]:
         """The person spoke over it: they are not done. Undone twice at most, and never against a wind-up."""

@@ -34,6 +34,7 @@ ANNOUNCEMENTS = 2  # times that it is spoken: a key stops it, and the person may
 SLOWEST_SPEECH = 8.0  # characters a second; synthetic voices speak 13 to 17
 RING_GRACE_SECONDS = 60.0  # past the ringing time: Twilio may queue a call, and callbacks may be late
 WIND_UP_SECONDS = 8.0  # for a goodbye by us; with the teardown behind it, 10 s are kept
+DIAL_WORD_SECONDS = 3.0  # from the end of a call that was handed over to the word on what became of that
 STREAM_SECONDS = 15.0  # from the answer to the stream's start; Twilio's own webhook budget is 15 s
 
 UNCONNECTED = {  # what the carrier says of a call that never came about
@@ -46,11 +47,15 @@ _LIVE = {CarrierStatus.RINGING: Status.RINGING, CarrierStatus.IN_PROGRESS: Statu
 
 
 class Document(Enum):
-    """Which TwiML document a call gets; SAY is the spoken farewell, ANNOUNCE discloses and connects."""
+    """Which TwiML document a call gets.
+
+    SAY is the spoken farewell, ANNOUNCE discloses and connects, DIAL puts through to a person.
+    """
 
     CONNECT = auto()
     ANNOUNCE = auto()
     OPTED_OUT = auto()
+    DIAL = auto()
     SAY = auto()
     HANG_UP = auto()
     UNKNOWN = auto()
@@ -139,8 +144,22 @@ class Line:
 
     @property
     def ending(self) -> Ending | None:
-        """Why the call is over; the first cause wins, whether the bridge or somebody else named it."""
-        return (self.call and self.call.ending) or self._ending
+        """Why the call is over; the first cause wins, whether the bridge or somebody else named it.
+
+        A call that is handed over is not over with its bridge.
+        """
+        return self._ending if self.is_transferring else (self.call and self.call.ending) or self._ending
+
+    @property
+    def is_transferring(self) -> bool:
+        """Whether the bridge is over because somebody else takes the call, or has taken it."""
+        ending = None if self.call is None else self.call.ending
+        return ending is not None and ending.reason is Reason.TRANSFERRED
+
+    def transfer_over(self, ending: Ending) -> None:
+        """The carrier says what became of the transfer."""
+        if self.is_transferring:
+            self.end(ending)
 
     def end(self, ending: Ending) -> None:
         """End the call, in whatever phase it is."""
@@ -152,7 +171,7 @@ class Line:
 
     def wind_up(self, ending: Ending, *, within_seconds: float) -> None:
         """End the call with a goodbye where somebody is listening, at once where nobody is."""
-        if self.call is None:
+        if self.call is None or self.is_transferring:
             self.end(ending)
         else:
             self.call.wind_up(ending, within_seconds=within_seconds)
@@ -169,6 +188,8 @@ class Line:
         """The number was listed: while live the person is told so, before that the call just ends."""
         if self.call is None:
             self.forbid(Refusal("dnc-listed", "the number was listed or revoked its consent just now"))
+        elif self.is_transferring:  # to tell the person is no longer ours
+            self.end(Ending(Blame.US, Reason.OPTED_OUT, "list"))
         else:
             self.call.opt_out()
 
@@ -221,7 +242,10 @@ class Line:
         """
         if status.is_terminal:
             self.confirmed.set()
-            self.end(self._terminal(status))
+            if self.is_transferring:  # what became of it is told beside this, and perhaps behind it
+                self.waiting.deadline = trio.current_time() + DIAL_WORD_SECONDS
+            else:
+                self.end(self._terminal(status))
         elif status in _LIVE and self.ending is None:
             if status is CarrierStatus.IN_PROGRESS:
                 self.answered(at)
@@ -278,6 +302,8 @@ class Line:
         self.answered()
         if attempt > 0:
             self._disclosed("redirect")
+        if self.is_transferring and self.ending is None and attempt == self.record.attempt + 1:
+            return Document.DIAL
         if attempt == self.record.attempt and self.ending is None:
             self.document_fetched = True
             self.noted("document fetched", {"attempt": attempt})

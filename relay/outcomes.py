@@ -24,6 +24,7 @@ class Reason(StrEnum):
 
     # nobody
     GOODBYE = "goodbye"  # the agent said goodbye and it was heard to its end
+    TRANSFERRED = "transferred"  # the call was handed over to a person, and they have talked
     MONOLOGUE = "monologue"  # the agent spoke on and on, and nobody said a word
     # callee
     HUNG_UP = "hung-up"
@@ -39,6 +40,7 @@ class Reason(StrEnum):
     FAILED = "failed"  # the network could not complete the call
     CANCELED = "canceled"
     NO_STREAM = "no-stream"  # answered, but the media stream never came
+    TRANSFER_FAILED = "transfer-failed"  # nobody took the call over, and the agent could not take it back
     LOST = "lost"  # also agent: the socket went away without a goodbye
     SILENT = "silent"  # also agent: the socket is open and nothing comes out of it; callee: says nothing
     STALLED = "stalled"  # also agent: the far end stopped reading
@@ -65,6 +67,7 @@ class Farewell(StrEnum):
 
     SILENT = "silent"  # hang up at once
     SPOKEN = "spoken"  # the document after <Connect> says one sentence and hangs up
+    DIALLED = "dialled"  # the document after <Connect> dials somebody else, who takes over
 
 
 _SPOKEN_BLAMES = frozenset({Blame.AGENT, Blame.CARRIER})
@@ -84,6 +87,8 @@ class Ending:
         """Somebody may still be listening when a leg broke or we crashed: they are owed a sentence, once."""
         if self.apologised:
             return Farewell.SILENT
+        if self.reason is Reason.TRANSFERRED:
+            return Farewell.DIALLED
         if self.blame in _SPOKEN_BLAMES or self.reason is Reason.CRASHED:
             return Farewell.SPOKEN
         return Farewell.SILENT

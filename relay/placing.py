@@ -23,6 +23,7 @@ from relay.dialogue import OPENING_HEARD
 from relay.gatekeeper import Gatekeeper
 from relay.line import Line
 from relay.outcomes import Refusal
+from relay.parting import being_transferred, came_back
 from relay.profiles import Profile
 from relay.script import LANGUAGE, Announcement, Overrides, announcement, compose, resume, scope_of
 from relay.store import Books, CallRecord
@@ -109,6 +110,15 @@ class Cast(dict[str, Agent]):
         """There is nothing to take."""
 
 
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A person whom the carrier is to dial for a call that is handed over."""
+
+    number: str
+    caller_id: str
+    ring_seconds: int
+
+
 class Office:
     """Where requests become lines: the rules of this node, and its agents."""
 
@@ -171,8 +181,17 @@ class Office:
             return session
         heard = any(event["event"] == OPENING_HEARD for event in record.events)
         said = [(line.role, line.text) for line in record.transcript]
-        session = resume(session, said, heard=heard)
-        return self._line(record, agent, session, Purpose(record.purpose), heard=heard)
+        news = came_back(record)
+        session = resume(session, said, heard=heard, news=news)
+        return self._line(record, agent, session, Purpose(record.purpose), heard=heard, news=news)
+
+    def destination(self, record: CallRecord) -> Destination | None:
+        """Whom the call is handed over to; None where the profile knows nobody so, or nobody may be."""
+        agent = self._agents.get(record.agent)
+        number = agent and agent.profile.transfers.get(being_transferred(record))
+        if not number or self._gatekeeper.judge_destination(number, Purpose(record.purpose)):
+            return None
+        return Destination(number, record.from_ or self._house.from_number, self._house.ring_seconds)
 
     def _line(
         self,
@@ -182,6 +201,7 @@ class Office:
         asked: Purpose | None,
         *,
         heard: bool = False,
+        news: str = "",
     ) -> Line:
         profile = agent.profile
         terms = replace(
@@ -189,6 +209,7 @@ class Office:
             barge_in=self._house.barge_in,
             lead_silence_seconds=self._house.lead_silence_seconds,
             heard=heard,
+            news=news,
         )
         plea = DialRequest(
             call_id=record.id,
@@ -245,6 +266,13 @@ class Office:
             machine_detection=detection,
             amd_callback=twiml.amd_url(here, record.id) if detection != "off" else None,
         )
+
+
+def same_call(earlier: CallRecord, request: CallRequest) -> CallRecord | Refusal:
+    """The call under a key that is known already, or why this is another request."""
+    if earlier.request_digest != request.digest:
+        return Refusal("key-conflict", "this Idempotency-Key was used for another request")
+    return earlier
 
 
 def _script(agent: Agent, session: Mapping[str, Any], said_first: Announcement | None) -> dict[str, str]:

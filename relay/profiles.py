@@ -50,6 +50,8 @@ Language = Annotated[str, AfterValidator(_a_language)]
 Phrase = Annotated[str, AfterValidator(_some_words)]
 KeyTerm = Annotated[str, Field(min_length=1, max_length=50)]  # characters, by AssemblyAI's limit
 ClipName = Literal["opted-out", "apology", "bridge", "filler", "still-there"]
+PersonName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9 _-]{0,39}$")]  # as an agent says it
+PersonNumber = Annotated[str, Field(pattern=r"^\+[1-9][0-9]{6,14}$")]
 
 
 class ProfileError(ValueError):
@@ -184,6 +186,9 @@ class Profile(BaseModel):
         default=Limits(), description="How long a call lasts, and who may keep whom waiting."
     )
     scope: Scope = Field(default=Scope(), description="Whose data the relay's own tools may touch.")
+    transfers: dict[PersonName, PersonNumber] = Field(
+        default={}, description="Whom `transfer_call` may hand a call over to: names, and their numbers."
+    )
     variables: dict[str, str] = Field(
         default={}, description="Defaults of the variables; one without must come with the call."
     )
@@ -210,7 +215,7 @@ class Profile(BaseModel):
 
     @field_validator(
         *("greeting", "voice", "volume", "voice_focus", "keyterms", "transcription_mode", "turn_detection"),
-        *("tools", "tools_file", "http_tools", "scope"),
+        *("tools", "tools_file", "http_tools", "scope", "transfers"),
     )
     @classmethod
     def _is_not_the_vendors(cls, value: Any, info: ValidationInfo) -> Any:

@@ -19,6 +19,7 @@ from relay.compliance import Outcome
 from relay.line import UNCONNECTED, Line
 from relay.meter import Meter
 from relay.outcomes import Blame, Ending, Reason
+from relay.parting import being_transferred
 from relay.store import (
     LEASE_SECONDS,
     PAST_LIMIT_SECONDS,
@@ -260,8 +261,10 @@ class Reconciler:
         if isinstance(found, CarrierCall) and found.status.is_terminal:
             await self._spool.confirm(record.id, self._clock())
             cut = Ending(Blame.US, Reason.CUT, f"its node died; the carrier says {found.status.value}")
+            if being_transferred(record):  # it has not come back: then somebody took it, or the person left
+                cut = Ending(Blame.NOBODY, Reason.TRANSFERRED, "its node died meanwhile")
             return UNCONNECTED.get(found.status, cut)
-        if await self._is_taken(record):
+        if await self._is_taken(record) or self._is_with_somebody(record):
             return None
         outcome = await self._carrier.hang_up(sid)
         if isinstance(outcome, AlreadyEnded):
@@ -269,3 +272,10 @@ class Reconciler:
         if isinstance(outcome, HungUp | AlreadyEnded):
             return Ending(Blame.US, Reason.CUT, "its node died; hung up by another one")
         return None
+
+    def _is_with_somebody(self, record: CallRecord) -> bool:
+        """Whether a call that was handed over still has the time to be talked through without us."""
+        if record.answered_at is None or not being_transferred(record):
+            return False
+        limit = timedelta(seconds=record.time_limit_seconds + PAST_LIMIT_SECONDS)
+        return self._clock() < record.answered_at + limit

@@ -29,7 +29,8 @@ from relay.actions import (
     Transcribe,
 )
 from relay.dialogue import Dialogue
-from relay.outcomes import Ending, WireError
+from relay.goodbye import AfterTool
+from relay.outcomes import Ending, Reason, WireError
 from relay.terms import BargeIn, Terms
 from relay.tools.builtin import end_call, mark_do_not_call
 from relay.wire import agent as agent_wire
@@ -42,6 +43,10 @@ _PATIENCE_SECONDS: Final = (
     12.0  # after the last message: for a session or an opening, not for a lull in the talk
 )
 _OURS: Final = frozenset({"session.update", "session.resume", "session.end"})  # said by the call, not decided
+_THEN: Final[dict[str, AfterTool]] = {
+    end_call.name: Reason.GOODBYE,
+    "transfer_call": Reason.TRANSFERRED,
+}
 
 
 class ReplayError(ValueError):
@@ -123,8 +128,8 @@ class _Player:
 
     def _return(self, at: float, message: dict[str, Any]) -> None:
         call_id, is_error = str(message["call_id"]), bool(message.get("is_error"))
-        ends_call = self._tools.get(call_id) == end_call.name
-        actions = self._dialogue.on_tool(call_id, "", at, is_error=is_error, ends_call=ends_call)
+        then = _THEN.get(self._tools.get(call_id, ""))
+        actions = self._dialogue.on_tool(call_id, "", at, is_error=is_error, then=then)
         self._take(at, f"tool {self._tools.get(call_id, '')}", actions)
 
     def _ring(self) -> None:

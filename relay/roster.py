@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -15,6 +16,8 @@ import structlog
 import trio
 
 from relay.clips import Clips, of_files
+from relay.compliance import Purpose, RulebookError, load_rulebook
+from relay.compliance.destination import judge_destination
 from relay.placing import Agent
 from relay.profiles import Profile, ProfileError, TurnDetection, read_profile
 from relay.script import Overrides
@@ -41,7 +44,7 @@ class Roster:
             secrets=secrets,
             is_traced=settings.traces_url is not None,
         )
-        self._builtin = builtin_tools()
+        self._rules_dir = settings.rules_dir
         self._folder = settings.agents_dir
         self._marks: _Marks = {}
         self._threads = trio.CapacityLimiter(1)  # a disk that hangs keeps one thread, not one for each call
@@ -104,8 +107,23 @@ class Roster:
             content.update(part.read_bytes() if part.is_file() else b"")
         if before is not None and before.content == content.hexdigest():
             return before
-        tools = tools_of(profile, self._builtin, self.web, self._folder)
+        tools = tools_of(profile, builtin_tools(profile.transfers), self.web, self._folder)
+        if isinstance(file, Path) and file.parent == self._folder:  # those that ship are examples
+            self._check_transfers(profile)
         return Agent(profile, tools, self._clips(profile), content.hexdigest())
+
+    def _check_transfers(self, profile: Profile) -> None:
+        """A number that nobody may be put through to is a mistake of the file's."""
+        if not profile.transfers:
+            return
+        try:
+            rulebook = load_rulebook(self._rules_dir)
+        except RulebookError as problem:
+            raise ProfileError(f"{profile.name}.toml: transfers: {problem}") from None
+        for name, number in profile.transfers.items():
+            refusal = judge_destination(number, Purpose(profile.purpose), rulebook, datetime.now(UTC))
+            if refusal is not None:
+                raise ProfileError(f"{profile.name}.toml: transfers.{name}: {refusal.message}")
 
     def _clips(self, profile: Profile) -> Clips:
         try:

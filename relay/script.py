@@ -135,8 +135,10 @@ def scope_of(profile: Profile, variables: Mapping[str, str]) -> Scope:
     )
 
 
-def resume(session: Mapping[str, Any], said: Sequence[tuple[str, str]], *, heard: bool) -> dict[str, Any]:
-    """The session of a call that goes on after its node died: what was said so far joins the prompt.
+def resume(
+    session: Mapping[str, Any], said: Sequence[tuple[str, str]], *, heard: bool, news: str = ""
+) -> dict[str, Any]:
+    """The session of a call that goes on: what was said so far joins the prompt, and what happened since.
 
     An opening that was heard to its end is not said again; one that was not is repeated. A stored agent
     cannot be told: its id is all that its first update may hold.
@@ -145,6 +147,7 @@ def resume(session: Mapping[str, Any], said: Sequence[tuple[str, str]], *, heard
         return dict(session)
     lines = "\n".join(f"{role}: {text}" for role, text in said)[-LONGEST_PAST:]
     past = f"\n\nThe call was interrupted and goes on now. So far:\n{lines}" if lines else ""
+    past += f"\n\n{news}" if news else ""
     resumed = {**session, "system_prompt": session["system_prompt"] + past}
     if heard:
         resumed.pop("greeting", None)  # gone already where this is not the first time

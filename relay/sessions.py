@@ -27,6 +27,7 @@ READY_SECONDS = 8.0  # no session.ready: the person has answered and hears nothi
 RESUME_SECONDS = 3.0  # for a lost session to come back; a fresh one takes one second
 LOSSES = 3  # that one call gets over; a session that is always lost again is no conversation
 
+OFFER = "Tell them so in one short sentence, and ask whether you can help with something else."
 RESUME = "Say in one short sentence that the line was interrupted for a moment, and go on where you were."
 
 
@@ -43,6 +44,7 @@ class Sessions:
         terms: Terms,
         now: float,
     ) -> None:
+        self._news = terms.news  # until it was told
         self.greets = not terms.heard  # the session that was asked for last
         self._alarms = alarms
         self._playout = playout
@@ -82,7 +84,9 @@ class Sessions:
             return self._goodbye.reply_ended(now)
         if was_resumed and self._tool_runs.are_awaited:
             return ()  # the agent speaks when it has the result
-        return (self._tool_runs.release() if was_resumed else ()) or (CreateReply(RESUME),)
+        news, self._news = self._news, ""
+        opening = CreateReply(f"{news} {OFFER}" if news else RESUME)
+        return (self._tool_runs.release() if was_resumed else ()) or (opening,)
 
     # ---- there is none -------------------------------------------------------------------------------------
 

@@ -5,11 +5,12 @@ Knows no HTTP and no Quart; the carrier, the agent and the store are what it was
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from enum import Enum, auto
 from functools import partial
+from typing import Any
 
 import structlog
 import trio
@@ -17,12 +18,13 @@ import trio
 from relay.agent_half import OpenAgent
 from relay.carrier import Carrier
 from relay.course import Course
-from relay.custody import Custody, being_left
+from relay.custody import Custody
 from relay.gatekeeper import Gatekeeper
 from relay.line import WIND_UP_SECONDS, Document, Line, document_after_key
 from relay.meter import Meter
 from relay.outcomes import Blame, Ending, Farewell, Reason, Refusal
-from relay.placing import Agents, CallRequest, House, Office
+from relay.parting import being_left, being_transferred
+from relay.placing import Agents, CallRequest, House, Office, same_call
 from relay.script import Announcement
 from relay.store import (
     CallRecord,
@@ -37,9 +39,11 @@ from relay.store import (
 )
 from relay.telemetry.capture import Captures
 from relay.telemetry.traces import Traces
+from relay.transfers import Transfers
 from relay.wire.callbacks import AmdCallback, RecordingCallback, StatusCallback, StreamCallback
 from relay.wishes import follow_stream, grant
 
+RETURNS = 2  # times that it goes on besides, because nobody took it over
 REATTACHMENTS = 2  # times that a call goes on after its node died; a third death is no accident
 
 __all__ = ["CallRequest", "Document", "House", "Phase", "Switchboard"]
@@ -93,6 +97,7 @@ class Switchboard:
             clock=clock,
         )
         self.agent_key = self._course.agent_key
+        self.transfers = Transfers(self._office, self._custody, store, self.line, self.adopt)
         self._store = store
         self._spool = spool  # what live calls write, also while the store is down
         self._gatekeeper = gatekeeper
@@ -162,7 +167,7 @@ class Switchboard:
         if request.idempotency_key is not None:  # a repeated request is no new call, whatever we are doing
             earlier = await self._store.under_key(request.idempotency_key)
             if earlier is not None:
-                return _same_call(earlier, request)
+                return same_call(earlier, request)
         await self._office.refresh()
         if refusal := await self._probe() or await self._gatekeeper.spent() or self.refusal:
             return refusal
@@ -177,18 +182,21 @@ class Switchboard:
             if record is not line.record:
                 self._release(line)
         if record is not line.record:  # another request was quicker with the same key
-            return _same_call(record, request)
+            return same_call(record, request)
         self._calls.start_soon(self._carry, line, name=record.id)
         return line
 
-    async def adopt(self, call_id: str, attempt: int) -> Line | None:
+    async def adopt(
+        self, call_id: str, attempt: int, came_back: Mapping[str, Any] | None = None
+    ) -> Line | None:
         """Go on with a call of whatever node had it, by Twilio's word that its last stream is over.
 
-        None for a call that has ended, that somebody took for this attempt, or that went on too often.
+        `came_back`: or that nobody took it over. None for a call that has ended, that somebody took for this
+        attempt, or that went on too often.
         """
-        if attempt > REATTACHMENTS or self.phase is Phase.CLOSING:
+        if attempt > REATTACHMENTS + RETURNS * bool(came_back) or self.phase is Phase.CLOSING:
             return None
-        line = await self._custody.take_over(call_id, attempt)
+        line = await self._custody.take_over(call_id, attempt, came_back)
         if line is not None:
             self._start(line, "taken over")
         return line
@@ -250,6 +258,8 @@ class Switchboard:
         record = await self._store.get(call_id)
         if record is None or (call_sid and not await self._store.learn_sid(call_id, call_sid)):
             return Document.UNKNOWN
+        if record.ending is None and attempt == record.attempt + 1 and being_transferred(record):
+            return Document.DIAL
         ending = record.ending or being_left(record)
         if ending is None and attempt > record.attempt:
             if line := await self.adopt(call_id, attempt):
@@ -349,12 +359,8 @@ class Switchboard:
 
     # ---- what the operator says ------------------------------------------------------------------
 
-    def hang_up(self, line: Line, *, goodbye: bool) -> None:
-        """End a call because somebody asked for it."""
-        line.hang_up(goodbye=goodbye)
-
     async def hang_up_elsewhere(self, call_id: str, *, goodbye: bool) -> bool:
-        """The same for a call of another node's; False when it has ended or never was."""
+        """End a call of another node's; False when it has ended or never was."""
         return await self._store.wish(call_id, WishKind.GOODBYE if goodbye else WishKind.HANG_UP)
 
     def grant(self, wish: Wish) -> bool:
@@ -390,9 +396,3 @@ class Switchboard:
         self.phase = Phase.CLOSING
         for line in self.lines:
             line.end(Ending(Blame.US, Reason.CUT))
-
-
-def _same_call(earlier: CallRecord, request: CallRequest) -> CallRecord | Refusal:
-    if earlier.request_digest != request.digest:
-        return Refusal("key-conflict", "this Idempotency-Key was used for another request")
-    return earlier

@@ -41,6 +41,7 @@ class Terms:
     language: str = "en"  # BCP 47, of the plain words by which a callee opts out
     opt_out_words: tuple[str, ...] = ()  # phrases of the agent's own, beside those
     heard: bool = False  # the opening was, on an earlier stream of this call
+    news: str = ""  # what the agent has to tell the callee first on this stream; none: what it greets with
     tools_are_ours: bool = True  # not those of a stored agent: AssemblyAI runs them itself
 
     def hears_opt_out(self, said: str) -> bool:

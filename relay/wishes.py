@@ -13,6 +13,7 @@ import structlog
 
 from relay.line import Document, Line
 from relay.outcomes import Blame, Ending, Reason, Refusal
+from relay.parting import TRANSFER
 from relay.store import Wish, WishKind
 from relay.store.diary import from_fields
 from relay.wire.callbacks import CarrierStatus, StreamEvent
@@ -47,6 +48,10 @@ def grant(line: Line, wish: Wish) -> None:
             line.machine_detected(fields["who"])
         case WishKind.STREAM:
             follow_stream(line, fields)
+        case WishKind.TRANSFERRED:
+            blame, reason, detail = fields["ending"]
+            line.noted(TRANSFER, fields["news"])
+            line.transfer_over(Ending(Blame(blame), Reason(reason), detail))
 
 
 def follow_stream(line: Line, told: Mapping[str, Any]) -> None:

@@ -39,6 +39,7 @@ from relay.goodbye import (
     GOODBYES_UNDONE,
     REPLY_PATIENCE_SECONDS,
     WIND_UP,
+    AfterTool,
 )
 from relay.keys import Keys
 from relay.limits import Limits
@@ -116,9 +117,8 @@ class Talk:
         ]
 
     def tool(self, call_id: str, *, is_error: bool = False, ends_call: bool = False) -> list[Action]:
-        return self.took(
-            self.dialogue.on_tool(call_id, "{}", self.now, is_error=is_error, ends_call=ends_call)
-        )
+        then: AfterTool | None = Reason.GOODBYE if ends_call else None
+        return self.took(self.dialogue.on_tool(call_id, "{}", self.now, is_error=is_error, then=then))
 
     def press(self, digit: str = OPT_OUT_KEY) -> list[Action]:
         return self.phone(phone.KeyPressed(phone.DtmfBody(digit), SID))

@@ -296,7 +296,7 @@ async def test_a_node_that_slept_past_its_lease_unnoticed_goes_on_under_a_new_fe
         desk.carrier.queue_seconds = LEASE_SECONDS + 10
         line = await desk.placed()
         assert desk.carrier.dialled == [line.record.id]
-        desk.board.hang_up(line, goodbye=False)
+        line.hang_up(goodbye=False)
         await desk.ended(line, Blame.US, Reason.OPERATOR)
 
 

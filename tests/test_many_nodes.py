@@ -205,7 +205,7 @@ async def test_a_document_teaches_the_owner_whom_to_hang_up_on(autojump_clock: M
         line = await nodes.a.placed()
         assert await nodes.b.board.document(line.record.id, 0, SID) is Document.CONNECT
         await trio.sleep(1)
-        nodes.a.board.hang_up(line, goodbye=False)
+        line.hang_up(goodbye=False)
         await nodes.only_record(line.record.id, Blame.US, Reason.OPERATOR)
         assert [sid for sid, _ in nodes.carrier.hung_up] == [SID]
 
@@ -388,7 +388,7 @@ async def test_a_call_comes_back_to_the_node_that_dialled_it(autojump_clock: Moc
         (back,) = nodes.a.board.lines
         assert back is not line
         assert back.ending is None
-        nodes.a.board.hang_up(back, goodbye=False)
+        back.hang_up(goodbye=False)
         await nodes.only_record(line.record.id, Blame.US, Reason.OPERATOR)
         assert len(nodes.carrier.hung_up) == 1
 
@@ -412,7 +412,7 @@ async def test_a_hang_up_at_the_dialler_that_has_not_noticed_reaches_the_call(
     async with open_nodes() as nodes:
         line = await nodes.a.placed()
         await nodes.streams_elsewhere(line)
-        nodes.a.board.hang_up(line, goodbye=False)  # nobody asked the ledger before
+        line.hang_up(goodbye=False)  # nobody asked the ledger before
         await nodes.only_record(line.record.id, Blame.US, Reason.OPERATOR)
         assert len(nodes.carrier.hung_up) == 1
 

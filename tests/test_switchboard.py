@@ -530,7 +530,7 @@ async def test_a_call_that_a_signed_request_named_to_another_node_is_ours_by_the
         assert await desk.store.learn_sid(line.record.id, SID)
         await trio.sleep(LOOK_SECONDS + 1)
         assert line.record.sid == SID
-        desk.board.hang_up(line, goodbye=False)
+        line.hang_up(goodbye=False)
         await desk.ended(line, Blame.US, Reason.OPERATOR)
         assert [sid for sid, _ in desk.carrier.hung_up] == [SID]
 
@@ -779,7 +779,7 @@ async def test_hanging_up_on_a_queued_call_never_dials_it(autojump_clock: MockCl
         line = await desk.place()
         await trio.sleep(5)
         assert line.record.status is Status.QUEUED
-        desk.board.hang_up(line, goodbye=goodbye)
+        line.hang_up(goodbye=goodbye)
         began = trio.current_time()
         await desk.ended(line, *OPERATOR)
         assert trio.current_time() - began < 0.1
@@ -795,7 +795,7 @@ async def test_hanging_up_while_the_order_is_under_way_hangs_up_what_it_places(
         line = await desk.place()
         await trio.sleep(1)
         assert line.record.status is Status.DIALING
-        desk.board.hang_up(line, goodbye=goodbye)
+        line.hang_up(goodbye=goodbye)
         await desk.ended(line, *OPERATOR)
         assert [sid for sid, _ in desk.carrier.hung_up] == [SID]
 
@@ -806,7 +806,7 @@ async def test_an_order_that_nobody_answers_does_not_hold_up_the_end(autojump_cl
         line = await desk.place()
         await trio.sleep(1)
         began = trio.current_time()
-        desk.board.hang_up(line, goodbye=False)
+        line.hang_up(goodbye=False)
         await desk.ended(line, *OPERATOR)
         assert trio.current_time() - began <= 5.1
 
@@ -819,7 +819,7 @@ async def test_hanging_up_on_a_ringing_call_tells_the_carrier_at_once(
         line = await desk.placed()
         await desk.says(line, CarrierStatus.RINGING)
         began = trio.current_time()
-        desk.board.hang_up(line, goodbye=goodbye)
+        line.hang_up(goodbye=goodbye)
         await desk.ended(line, *OPERATOR)
         assert desk.carrier.hung_up == [(SID, began)]
 
@@ -832,7 +832,7 @@ async def test_hanging_up_on_a_live_call_tells_the_carrier_at_once(
         line = await desk.placed()
         far = await desk.streams_in(line)
         began = trio.current_time()
-        desk.board.hang_up(line, goodbye=goodbye)  # nobody has said a word yet, so there is no goodbye
+        line.hang_up(goodbye=goodbye)  # nobody has said a word yet, so there is no goodbye
         await desk.ended(line, *OPERATOR)
         assert desk.carrier.hung_up == [(SID, began)]
         assert far.stream is not None
@@ -842,7 +842,7 @@ async def test_a_hang_up_that_fails_is_not_the_end_of_anything(autojump_clock: M
     async with open_desk() as desk:
         line = await desk.placed()
         desk.carrier.hang_up_answer = NotHungUp("503")
-        desk.board.hang_up(line, goodbye=False)
+        line.hang_up(goodbye=False)
         await desk.ended(line, *OPERATOR)
         assert len(desk.carrier.hung_up) == 2  # tried again when the call is seen off
 
@@ -1050,7 +1050,7 @@ async def test_a_store_that_is_down_at_the_end_does_not_keep_the_phone_ringing(
     async with open_desk() as desk:
         line = await desk.placed()
         desk.store.fails = StoreError("disk full")
-        desk.board.hang_up(line, goodbye=False)
+        line.hang_up(goodbye=False)
         await desk.board.wait_idle()
         assert [sid for sid, _ in desk.carrier.hung_up] == [SID]
 

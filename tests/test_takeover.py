@@ -172,7 +172,7 @@ async def test_whoever_lost_the_call_closes_its_sockets_and_tells_nobody(autojum
         assert pair.carrier.hung_up == []
         assert pair.store.saved == []
         (line,) = pair.second.board.lines
-        pair.second.board.hang_up(line, goodbye=False)
+        line.hang_up(goodbye=False)
         await pair.only_record(call_id, Blame.US, Reason.OPERATOR)
         assert [sid for sid, _ in pair.carrier.hung_up] == [SID]
 

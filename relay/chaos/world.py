@@ -172,7 +172,7 @@ class World:
             except StoreError:
                 line.stop()
         elif line.ending is None:
-            self.switchboard.hang_up(line, goodbye=story.plan.finish == "operator-goodbye")
+            line.hang_up(goodbye=story.plan.finish == "operator-goodbye")
 
     async def _collect(self, story: Story) -> None:
         if story.call_id is None:

@@ -19,6 +19,7 @@ import trio
 from relay.simulator.callee import Callee
 from relay.simulator.customer import Answer, Customer, Unreachable
 from relay.simulator.detection import Detection
+from relay.simulator.dialling import dial
 from relay.simulator.gathering import gather
 from relay.simulator.http import Form
 from relay.simulator.ledger import Ledger
@@ -31,6 +32,7 @@ from relay.simulator.speech import Voices
 from relay.simulator.twiml import (
     BadDocument,
     ConnectStream,
+    Dial,
     Gather,
     Hangup,
     Pause,
@@ -98,6 +100,7 @@ class PlacedCall:
         self._detection = Detection(scenario.carrier, order.machine_detection or "")
         self._network = network
         self._phone: Phone | None = None  # while a stream runs
+        self._others = deque(scenario.other)
         self._interjections = deque(turn for turn in scenario.callee.turn if turn.when == "announcement")
         self._verdict: str | None = None  # the terminal status, once it is decided
         self.finished = trio.Event()  # over, and the last callback delivered
@@ -228,6 +231,14 @@ class PlacedCall:
                         return _Next(verb.action or url, [*keys, ("msg", "Gather End")])
                 case Say() | Pause():
                     await self._speak(verb)
+                case Dial():
+                    dialled = await dial(verb, self._others, self._note)
+                    told = dialled.fields(self._network.new_sid("CA"))
+                    if not dialled.hung_up:
+                        return _Next(verb.action, told)
+                    # The carrier tells it all the same, and takes no notice of the answer.
+                    self._post_later("dial", verb.action, self._fields("completed") + told)
+                    return None
                 case Hangup():
                     return None
         return None
@@ -247,7 +258,6 @@ class PlacedCall:
         writer = StreamWriter(network.account_sid, self.sid, network.new_sid("MZ"), verb.parameters)
         callee = Callee(self.scenario.callee, lambda text: network.voices.say("callee", text))
         phone = Phone(writer, callee, self.ledger, network.rng, self.scenario.fault, self._detection.notice)
-        self._check_scheme(verb.url)
         if self.scenario.carrier.stream == "unreachable":
             self._fail_stream(verb, writer.stream_sid, 31902, "no connection")
             return
@@ -275,12 +285,6 @@ class PlacedCall:
             self._report_stream(verb, writer.stream_sid, "stream-stopped")
         if end.hung_up and self._verdict is None:
             self._verdict = "completed"
-
-    def _check_scheme(self, url: str) -> None:
-        address = urlsplit(url)
-        on_loopback = address.hostname in ("localhost", "::1") or (address.hostname or "").startswith("127.")
-        if address.scheme != "wss" and not (address.scheme == "ws" and on_loopback):
-            self._violate(f"the stream's scheme is {address.scheme!r}, not wss (31922)")
 
     def _fail_stream(self, verb: ConnectStream, stream_sid: str, code: int, detail: str) -> None:
         self._notify(code, detail, verb.url)

@@ -102,6 +102,14 @@ class Network(_Part):
     verdict_seconds: Seconds = 2.5
 
 
+class Other(_Part):
+    """Somebody else, whom the call is handed over to. `abandoned`: the callee hangs up while it rings."""
+
+    outcome: Literal["answered", "busy", "no-answer", "failed", "abandoned"] = "answered"
+    ring_seconds: Seconds = 0.3
+    talk_seconds: Seconds = 0.5
+
+
 class CalleeTurn(_Part):
     """One thing the callee does, and the moment at which he does it.
 
@@ -234,13 +242,17 @@ class Expected(_Part):
 
 
 class Scenario(_Part):
-    """One simulated call. `greeting_speech` lists further texts for which speech is rendered."""
+    """One simulated call. `greeting_speech` lists further texts for which speech is rendered.
+
+    `other`: those whom it is handed over to, one for each time.
+    """
 
     title: str = "Untitled"
     call: Order = Order()
     carrier: Network = Network()
     callee: Callee = Callee()
     agent: Agent = Agent()
+    other: tuple[Other, ...] = ()
     fault: tuple[Fault, ...] = ()
     greeting_speech: tuple[str, ...] = ()
     expect: Expected = Expected()

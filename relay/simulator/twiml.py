@@ -5,11 +5,15 @@ Knows neither the network nor calls: a document becomes verbs and a list of what
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET  # the documents come from the service under our own roof
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 # name + value of a <Parameter>
 PARAMETER_CHARACTERS = 500
+
+_E164 = re.compile(r"\+[1-9]\d{6,14}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,17 @@ class Gather:
     prompts: tuple[Say | Pause, ...] = ()
 
 
-Verb = ConnectStream | Redirect | Say | Pause | Gather | Hangup
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Ring `number`, and let both talk; the document at `action` follows, whatever comes of it."""
+
+    number: str
+    caller_id: str
+    timeout_seconds: int
+    action: str
+
+
+Verb = ConnectStream | Redirect | Say | Pause | Gather | Dial | Hangup
 
 
 class BadDocument(Exception):
@@ -84,6 +98,8 @@ _ATTRIBUTES = {
     # Speech is not emulated, nor what belongs to it.
     "Gather": {"action", "actionOnEmptyResult", "finishOnKey", "input", "method", "numDigits", "timeout"},
     "Pause": {"length"},
+    "Dial": {"action", "answerOnBridge", "callerId", "method", "timeLimit", "timeout"},
+    "Number": set[str](),
     "Hangup": set[str](),
 }
 
@@ -118,6 +134,8 @@ def _read_verb(element: ET.Element, warnings: list[str]) -> Verb | None:
             return Pause(_read_number(element, "length", 1, warnings))
         case "Gather":
             return _read_gather(element, warnings)
+        case "Dial":
+            return _read_dial(element, warnings)
         case "Hangup":
             return Hangup()
     warnings.append(f"unknown verb <{element.tag}>")
@@ -152,6 +170,24 @@ def _read_gather(gather: ET.Element, warnings: list[str]) -> Gather:
     )
 
 
+def _read_dial(dial: ET.Element, warnings: list[str]) -> Dial:
+    numbers = dial.findall("Number")
+    if len(dial) != len(numbers) or len(numbers) > 1:
+        warnings.append("<Dial> is emulated with one <Number> at most, and nothing else")
+    for number in numbers:
+        _check_attributes(number, warnings)
+    to = ((numbers[0].text if numbers else dial.text) or "").strip()
+    for text, what in ((to, "number (13223)"), (dial.get("callerId", ""), "callerId (13214)")):
+        if not _E164.fullmatch(text):
+            warnings.append(f"<Dial> has no {what} in E.164: {text!r}")
+    action = dial.get("action", "")
+    if not urlsplit(action).hostname:
+        warnings.append(f"<Dial action={action!r}> is not absolute, and nothing else is emulated")
+    if dial.get("method", "POST") != "POST":
+        warnings.append(f"<Dial method={dial.get('method')!r}> is not POST")
+    return Dial(to, dial.get("callerId", ""), _read_number(dial, "timeout", 30, warnings), action)
+
+
 def _read_number(element: ET.Element, name: str, default: int, warnings: list[str]) -> int:
     text = element.get(name, str(default))
     if not text.isdecimal() or int(text) == 0:
@@ -170,6 +206,8 @@ def _read_connect(connect: ET.Element, warnings: list[str]) -> ConnectStream | N
     url, query_mark, _ = stream.get("url", "").partition("?")
     if query_mark:
         warnings.append("the query of <Stream url> is dropped by the carrier")
+    if fault := _scheme_fault(url):
+        warnings.append(fault)
     if stream.get("track", "inbound_track") != "inbound_track":
         warnings.append("<Connect><Stream> knows the inbound_track only (31941)")
     parameters: dict[str, str] = {}
@@ -185,6 +223,14 @@ def _read_connect(connect: ET.Element, warnings: list[str]) -> ConnectStream | N
             )
         parameters[name] = value
     return ConnectStream(url, parameters, stream.get("name", ""), stream.get("statusCallback"))
+
+
+def _scheme_fault(url: str) -> str:
+    address = urlsplit(url)
+    on_loopback = address.hostname in ("localhost", "::1") or (address.hostname or "").startswith("127.")
+    if address.scheme == "wss" or (address.scheme == "ws" and on_loopback):
+        return ""
+    return f"the stream's scheme is {address.scheme!r}, not wss (31922)"
 
 
 def _check_attributes(element: ET.Element, warnings: list[str]) -> None:

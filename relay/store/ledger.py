@@ -50,6 +50,7 @@ class WishKind(StrEnum):
     FETCHED = "fetched"  # another node has served the document, or refused to
     ANSWERED_BY = "answered-by"  # the verdict of the carrier's answering-machine detection
     STREAM = "stream"  # the carrier's word on a stream
+    TRANSFERRED = "transferred"  # the carrier's word on a transfer, told to another node
     NOTED = "noted"  # lines for the diary, from somebody who may not write them
 
 

@@ -59,7 +59,8 @@ class CallContext:
 class Tool:
     """One function: `run` takes the call and the checked `arguments`, and answers with JSON-able data.
 
-    With `opts_out` asking for it is the callee's wish for no more calls, whatever becomes of the run.
+    With `opts_out` asking for it is the callee's wish for no more calls, whatever becomes of the run. With
+    `transfers` its argument `to` names whom the call is handed over to once the goodbye was heard.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Tool:
     run: Callable[[CallContext, BaseModel], Awaitable[Any]]
     ends_call: bool = False
     opts_out: bool = False
+    transfers: bool = False
     seconds: float = TOOL_SECONDS  # until it is given up
 
     @property
@@ -88,11 +90,12 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class ToolOutcome:
-    """What the agent is told: JSON text, or a sentence when `is_error`."""
+    """What the agent is told: JSON text, or a sentence when `is_error`; and what follows on the telephone."""
 
     result: str
     is_error: bool = False
     ends_call: bool = False
+    transfer_to: str = ""  # a name of the profile's
 
 
 class Toolbox:
@@ -132,7 +135,8 @@ class Toolbox:
             return ToolOutcome("That takes too long just now. Say so, and offer another way.", is_error=True)
         if len(answer) > RESULT_CHARACTERS:
             answer = answer[:RESULT_CHARACTERS] + " (cut)"
-        return ToolOutcome(answer, ends_call=tool.ends_call)
+        to = str(checked.model_dump()["to"]) if tool.transfers else ""
+        return ToolOutcome(answer, ends_call=tool.ends_call, transfer_to=to)
 
 
 def definitions(tools: Iterable[Tool]) -> list[dict[str, Any]]:

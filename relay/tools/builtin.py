@@ -5,11 +5,14 @@ Knows no ledger and no other call; what a tool works with comes with the call.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import trio
 
 from relay.tools import Tool
 from relay.tools.booking import book_appointment, free_appointments, lookup_account, schedule_callback
 from relay.tools.functions import tool
+from relay.tools.transfer import transfer_call
 
 
 @tool(ends_call=True)
@@ -37,6 +40,7 @@ BUILTIN = (
 )
 
 
-def builtin_tools() -> dict[str, Tool]:
-    """All of them, by name."""
-    return {each.name: each for each in BUILTIN}
+def builtin_tools(transfers: Collection[str] = ()) -> dict[str, Tool]:
+    """All of them, by name; that which transfers only where there are names to transfer to."""
+    tools = [*BUILTIN, transfer_call(transfers)] if transfers else BUILTIN
+    return {each.name: each for each in tools}

@@ -26,6 +26,10 @@ def tools_of(profile: Profile, builtin: Mapping[str, Tool], web: WebTools, folde
             at_hand |= read_tools(folder / profile.tools_file)
         except ToolError as problem:
             raise ProfileError(f"{where}: tools_file: {problem}") from None
+    if "transfer_call" in profile.tools and not profile.transfers:
+        raise ProfileError(
+            f"{where}: tools: transfer_call needs somebody: give [transfers] names and numbers"
+        )
     if unknown := [name for name in profile.tools if name not in at_hand]:
         known = ", ".join(sorted(at_hand))
         raise ProfileError(f"{where}: tools: there is no {', '.join(unknown)}; there are {known}")

@@ -157,7 +157,7 @@ def operator_routes(
             and line.record.status is not Status.ENDED
             and await switchboard.holds(line) is not False
         ):
-            switchboard.hang_up(line, goodbye=wish.goodbye)
+            line.hang_up(goodbye=wish.goodbye)
             return jsonify(line.record.summary()), 202
         record = await store.get(call_id)
         if record is None:

@@ -93,7 +93,26 @@ def webhook_routes(switchboard: Switchboard, trust: Trust) -> Blueprint:
         key_url = twiml.key_url(trust.public_url, call_id, times_said)
         return connect(call_id, attempt, twiml.Announcement(said.sentence, key_url, said.language))
 
-    async def write(document: Document, call_id: str, attempt: int, times_said: int = 0) -> str:
+    async def dial(call_id: str, attempt: int, call_sid: str) -> str:
+        found = await switchboard.transfers.destination(call_id)
+        if found is None:
+            log.error("nobody to put through to", call_id=call_id)
+            told = callbacks.DialCallback(call_sid, callbacks.DialOutcome.FAILED, is_over=False)
+            return await after_transfer(call_id, attempt, told)
+        action = twiml.transfer_url(trust.public_url, call_id, attempt)
+        return twiml.dial(
+            found.number, caller_id=found.caller_id, ring_seconds=found.ring_seconds, action=action
+        )
+
+    async def after_transfer(call_id: str, attempt: int, told: callbacks.DialCallback) -> str:
+        follows = await switchboard.transfers.over(call_id, attempt, told)
+        if follows is None:
+            follows = await switchboard.document(call_id, attempt, told.call_sid)
+        return await write(follows, call_id, attempt)
+
+    async def write(
+        document: Document, call_id: str, attempt: int, *, times_said: int = 0, call_sid: str = ""
+    ) -> str:
         match document:
             case Document.CONNECT:
                 return connect(call_id, attempt)
@@ -101,6 +120,8 @@ def webhook_routes(switchboard: Switchboard, trust: Trust) -> Blueprint:
                 return await announce(call_id, attempt, times_said + 1)
             case Document.OPTED_OUT:
                 return twiml.say_and_hangup(clips.TEXTS["opted-out"])
+            case Document.DIAL:
+                return await dial(call_id, attempt, call_sid)
             case Document.SAY:
                 return twiml.say_and_hangup(SORRY_LOST)
             case Document.HANG_UP:
@@ -115,7 +136,8 @@ def webhook_routes(switchboard: Switchboard, trust: Trust) -> Blueprint:
         call_id, form = await our_call()
         number = _number(request.args.get("attempt", ""))
         call_sid = dict(form).get("CallSid", "")
-        text = await write(await switchboard.document(call_id, number, call_sid), call_id, number)
+        follows = await switchboard.document(call_id, number, call_sid)
+        text = await write(follows, call_id, number, call_sid=call_sid)
         return Response(text, content_type="text/xml; charset=utf-8")
 
     @routes.post(twiml.KEY_PATH)
@@ -130,7 +152,19 @@ def webhook_routes(switchboard: Switchboard, trust: Trust) -> Blueprint:
         follows = Document.UNKNOWN
         if call_id:
             follows = await switchboard.key_pressed(call_id, to, pressed, times_said)
-        text = await write(follows, call_id, 0, times_said)
+        text = await write(follows, call_id, 0, times_said=times_said)
+        return Response(text, content_type="text/xml; charset=utf-8")
+
+    @routes.post(twiml.TRANSFER_PATH)
+    async def transfer() -> ResponseReturnValue:
+        """What became of handing the call over to a person."""
+        call_id, form = await our_call()
+        attempt = _number(request.args.get("attempt", ""))
+        try:
+            told = callbacks.read_dial(form)
+        except WireError:
+            abort(400)
+        text = await after_transfer(call_id, attempt, told)
         return Response(text, content_type="text/xml; charset=utf-8")
 
     @routes.post(twiml.STATUS_PATH)

@@ -91,6 +91,35 @@ class RecordingStatus(StrEnum):
     FAILED = "failed"
 
 
+class DialOutcome(StrEnum):
+    """`DialCallStatus`: what became of the other leg of a `<Dial>`; a word that is new to us is `failed`."""
+
+    COMPLETED = "completed"
+    ANSWERED = "answered"
+    BUSY = "busy"
+    NO_ANSWER = "no-answer"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+    @property
+    def is_answered(self) -> bool:
+        """Somebody has talked to the person."""
+        return self in (DialOutcome.COMPLETED, DialOutcome.ANSWERED)
+
+    @classmethod
+    def _missing_(cls, value: object) -> DialOutcome:
+        return cls.FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class DialCallback:
+    """A `<Dial>` is over; `is_over`: the call itself is, so that nothing can follow."""
+
+    call_sid: str
+    outcome: DialOutcome
+    is_over: bool
+
+
 @dataclass(frozen=True, slots=True)
 class StatusCallback:
     """How far the call has come; `sequence` counts from 0, `duration_seconds` comes at the end."""
@@ -194,6 +223,14 @@ def read_recording(form: Form) -> RecordingCallback:
 def read_digits(form: Form) -> str:
     """What was pressed during a `<Gather>`."""
     return _Fields(form).required("Digits")
+
+
+def read_dial(form: Form) -> DialCallback:
+    """The request of a `<Dial>` to its `action`."""
+    fields = _Fields(form)
+    status = fields.text("CallStatus")
+    is_over = status in {each.value for each in CarrierStatus if each.is_terminal}
+    return DialCallback(read_call_sid(form), DialOutcome(fields.required("DialCallStatus")), is_over)
 
 
 def read_callee(form: Form) -> str:

@@ -17,6 +17,7 @@ STREAM_STATUS_PATH = "/twilio/stream"
 AMD_PATH = "/twilio/amd"
 RECORDING_PATH = "/twilio/recording"
 KEY_PATH = "/twilio/key"
+TRANSFER_PATH = "/twilio/transfer"
 
 TOKEN_PARAMETER = "token"  # noqa: S105 - the name under which `start.customParameters` returns it
 
@@ -72,6 +73,19 @@ def say_and_hangup(sentence: str, *, language: str = "en-US") -> str:
     return _document(f'<Say language="{_xml(language)}">{_xml(sentence)}</Say><Hangup/>')
 
 
+def dial(number: str, *, caller_id: str, ring_seconds: int, action: str) -> str:
+    """The document that puts the person through to `number`; what became of it is posted to `action`.
+
+    Whatever follows is that answer's: nothing behind `<Dial action>` is reached. The call's own time limit
+    goes on.
+    """
+    return _document(
+        f'<Dial callerId="{_xml(caller_id)}" timeout="{ring_seconds}" action="{_xml(action)}" method="POST">'
+        f"<Number>{_xml(number)}</Number>"
+        "</Dial>"
+    )
+
+
 def stream_url(public_url: str) -> str:
     """Where the media stream connects: `https` becomes `wss`, `http` becomes `ws`; never with a query."""
     return f"ws{public_url.removeprefix('http').rstrip('/')}{STREAM_PATH}"
@@ -105,6 +119,11 @@ def recording_url(public_url: str, call_id: str) -> str:
 def key_url(public_url: str, call_id: str, times_said: int) -> str:
     """Where a key is posted that stops the announcement; `times_said` counts from 1."""
     return f"{_call_url(public_url, KEY_PATH, call_id)}&{urlencode({'said': times_said})}"
+
+
+def transfer_url(public_url: str, call_id: str, attempt: int) -> str:
+    """Where it is told what became of a transfer; `attempt` is the stream that follows where it failed."""
+    return _call_url(public_url, TRANSFER_PATH, call_id, attempt)
 
 
 def _call_url(public_url: str, path: str, call_id: str, attempt: int = 0) -> str:

@@ -356,10 +356,13 @@ def test_a_document_that_can_not_be_executed_has_a_code(content_type: str, body:
     assert bad.value.code == code
 
 
+DIAL = 'callerId="+12025550100" action="https://h/done"'
+
+
 @pytest.mark.parametrize(
     ("inside", "complaint"),
     [
-        ("<Dial/>", "unknown verb <Dial>"),
+        ("<Enqueue/>", "unknown verb <Enqueue>"),
         ("<Connect/>", "exactly one <Stream>"),
         (
             '<Connect><Stream url="wss://r.example/s" statusCallbackEvent="x"/></Connect>',
@@ -380,6 +383,11 @@ def test_a_document_that_can_not_be_executed_has_a_code(content_type: str, body:
         ('<Gather timeout="auto"/>', "no positive number"),
         ('<Gather finishOnKey="12"/>', "is no key"),
         ("<Gather><Hangup/></Gather>", "<Hangup> in <Gather>"),
+        (f"<Dial {DIAL}>12</Dial>", "no number (13223)"),
+        (f"<Dial {DIAL.replace('+1202', '')}>+12025550111</Dial>", "no callerId (13214)"),
+        (f"<Dial {DIAL.replace('https://h', '')}>+12025550111</Dial>", "is not absolute"),
+        (f'<Dial {DIAL} timeout="soon">+12025550111</Dial>', "no positive number"),
+        (f'<Dial {DIAL} record="true">+12025550111</Dial>', "no attribute 'record'"),
     ],
 )
 def test_what_the_carrier_would_warn_about_is_named(inside: str, complaint: str) -> None:

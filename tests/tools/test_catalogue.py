@@ -57,6 +57,10 @@ async def test_the_example_of_the_docs_works(folder: Path) -> None:
         ("crm.example.com", "evil.example.com", "evil.example.com is not in RELAY_TOOL_HOSTS"),
         ("SECRET_NAME}", "SECRET_LOST}", "set in the environment: RELAY_TOOL_SECRET_LOST"),
         ('pattern = "', 'patern = "', "patern"),
+        ('"end_call", ', '"transfer_call", ', "parcel.toml: tools: transfer_call needs somebody"),
+        ("[variables]", '[transfers]\nboss = "12"\n\n[variables]', "transfers.boss"),
+        ("[variables]", '[transfers]\nboss = "+442079460000"\n\n[variables]', "transfers.boss: GB is not"),
+        ("[variables]", '[transfers]\nboss = "+19005550123"\n\n[variables]', "transfers.boss: Nobody is put"),
     ],
 )
 def test_a_mistake_keeps_the_service_from_starting(folder: Path, before: str, after: str, says: str) -> None:

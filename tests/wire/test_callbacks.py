@@ -13,6 +13,8 @@ from relay.wire.callbacks import (
     AmdCallback,
     AnsweredBy,
     CarrierStatus,
+    DialCallback,
+    DialOutcome,
     RecordingCallback,
     RecordingStatus,
     StatusCallback,
@@ -20,6 +22,7 @@ from relay.wire.callbacks import (
     StreamEvent,
     read_amd,
     read_call_sid,
+    read_dial,
     read_recording,
     read_sid,
     read_status,
@@ -98,6 +101,24 @@ def test_a_detection_callback_tells_who_answered() -> None:
     assert read_amd(form(AnsweredBy="human", MachineDetectionDuration="2345")) == AmdCallback(
         CALL_SID, AnsweredBy.HUMAN, 2.345
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome", "is_answered"),
+    [
+        ("completed", DialOutcome.COMPLETED, True),
+        ("answered", DialOutcome.ANSWERED, True),
+        ("busy", DialOutcome.BUSY, False),
+        ("no-answer", DialOutcome.NO_ANSWER, False),
+        ("something new", DialOutcome.FAILED, False),
+    ],
+)
+def test_a_dial_tells_what_became_of_it(said: str, outcome: DialOutcome, is_answered: bool) -> None:
+    form = [("CallSid", "CA" + "1" * 32), ("CallStatus", "in-progress"), ("DialCallStatus", said)]
+    told = read_dial(form)
+    assert told == DialCallback("CA" + "1" * 32, outcome, is_over=False)
+    assert told.outcome.is_answered is is_answered
+    assert read_dial([*form[:1], ("CallStatus", "completed"), *form[2:]]).is_over
 
 
 def test_only_machines_are_machines() -> None:

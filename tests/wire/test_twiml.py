@@ -78,6 +78,19 @@ def test_the_document_is_what_twilios_own_package_would_write() -> None:
     assert ElementTree.canonicalize(ours) == ElementTree.canonicalize(str(theirs))
 
 
+def test_a_person_is_dialled_from_our_number_and_the_word_on_it_comes_to_us() -> None:
+    action = twiml.transfer_url("https://h", "call_a", 1)
+    document = twiml.dial("+12025550111", caller_id="+12025550100", ring_seconds=25, action=action)
+    theirs = VoiceResponse()
+    theirs.dial(
+        caller_id="+12025550100",
+        timeout=25,
+        action="https://h/twilio/transfer?call=call_a&attempt=1",
+        method="POST",
+    ).number("+12025550111")
+    assert ElementTree.canonicalize(document) == ElementTree.canonicalize(str(theirs))
+
+
 def test_the_documents_after_the_stream_hang_up_with_or_without_a_sentence() -> None:
     assert [verb.tag for verb in ElementTree.fromstring(twiml.hangup())] == ["Hangup"]
     root = ElementTree.fromstring(twiml.say_and_hangup("Es tut uns leid.", language="de-DE"))
