@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -12,6 +17,7 @@ from relay.roster import Roster, overrides
 from relay.script import compose
 from relay.settings import ConfigurationError, Settings, load_settings
 from relay.tools import CallContext, Toolbox, definitions
+from tests.session_schema import faults
 
 DOCS = Path(__file__).parents[2] / "docs" / "agents.md"
 ENVIRONMENT = {"RELAY_TOOL_HOSTS": "crm.example.com", "RELAY_TOOL_SECRET_NAME": "s3cret"}
@@ -19,7 +25,7 @@ ENVIRONMENT = {"RELAY_TOOL_HOSTS": "crm.example.com", "RELAY_TOOL_SECRET_NAME": 
 
 def example(language: str) -> str:
     found: str = re.findall(rf"```{language}\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL)[0]
-    return found
+    return textwrap.dedent(found)
 
 
 def settings(folder: Path, **changes: str) -> Settings:
@@ -31,6 +37,26 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "parcel.toml").write_text(example("toml"), "utf-8")
     (tmp_path / "parcel.py").write_text(example("python"), "utf-8")
     return tmp_path
+
+
+def test_the_commands_of_the_docs_work(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    here = tmp_path_factory.mktemp("here")
+    folder.rename(here / "agents")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["sh", "-e", "-c", example("sh")],
+        cwd=here,
+        env={"PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    summary, update = done.stdout.split("\n", 1)
+    assert "agents are fine" in summary
+    assert "parcel" in summary
+    assert faults(json.loads(update)) == []
+    assert "Zenith Parcels" in json.loads(update)["session"]["greeting"]
 
 
 async def test_the_example_of_the_docs_works(folder: Path) -> None:
