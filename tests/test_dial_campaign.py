@@ -40,7 +40,7 @@ from relay.compliance import Permit
 from relay.line import Line
 from relay.outcomes import Refusal
 from relay.placing import CallRequest
-from relay.store import LEASE_SECONDS, CallRecord, MemoryStore, Status, Store, sql, sql_calls
+from relay.store import LEASE_SECONDS, CallRecord, MemoryStore, Status, Store, sql, sql_calls, sql_subjects
 from relay.store.sql import open_store
 from relay.switchboard import Document
 from relay.wire.callbacks import CarrierStatus, StatusCallback
@@ -381,6 +381,7 @@ def fast_clock(monkeypatch: pytest.MonkeyPatch) -> MockClock:
     """A clock on which threads take time; what the database's own clock measures is shortened alike."""
     for module in (custody, reconciler, gatekeeper, sql_calls):
         monkeypatch.setattr(module, "LEASE_SECONDS", LEASE_SECONDS / RATE)
+    monkeypatch.setattr(sql_subjects, "CLOCKS_APART_SECONDS", 3600.0)  # those of the nodes run so fast
     monkeypatch.setattr(sql, "OPERATION_SECONDS", sql.OPERATION_SECONDS * RATE)
     monkeypatch.setattr(course, "SAVE_SECONDS", course.SAVE_SECONDS * RATE)
     return MockClock(rate=RATE)

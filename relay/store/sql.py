@@ -164,7 +164,7 @@ class SqlStore(Store):
     async def permit(self, request: DialRequest, judge: Judge) -> Permit | Refused:
         subject = self._subject(request.to)
         return await self._run(
-            lambda c: sql_subjects.permit(c, request, subject, judge, _now(c)), durable=True
+            lambda c: sql_subjects.permit(c, request, subject, judge, partial(_now, c)), durable=True
         )
 
     async def verdicts(self, call_id: str) -> list[dict[str, Any]]:

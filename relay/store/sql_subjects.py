@@ -6,7 +6,8 @@ Knows no thread, no deadline, no engine and no key: a number comes with its subj
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -24,6 +25,8 @@ from relay.compliance.case import (
     Revocation,
 )
 from relay.compliance.gate import Permit, Refused
+from relay.compliance.verdict import refused
+from relay.outcomes import Refusal
 from relay.store import sql_books, sql_calls, sql_holds
 from relay.store.chain import canonical
 from relay.store.ledger import Erasure, Judge, ListEntry, Listing, Purge, Retention
@@ -42,6 +45,7 @@ from relay.store.tables import (
 )
 
 _ENDED = calls.c.rank >= Status.ENDED.rank
+CLOCKS_APART_SECONDS = 2.0  # a permit is good for one; a clock that is further off may be off by hours
 _PERMITS = 0x7065726D  # PostgreSQL's lock under which permits are given: any number, the same on every node
 
 
@@ -108,11 +112,12 @@ def _list_entry(row: Any) -> ListEntry:
 
 
 def permit(
-    connection: sa.Connection, request: DialRequest, subject: str, judge: Judge, now: datetime
+    connection: sa.Connection, request: DialRequest, subject: str, judge: Judge, clock: Callable[[], datetime]
 ) -> Permit | Refused:
     """Judge and store in one step, one permit at a time: some caps are of a number, one is of all."""
     _take_turn(connection)
-    answer = judge(facts(connection, request.to, subject, now, besides=request.call_id))
+    now = clock()
+    answer = _by_one_clock(judge(facts(connection, request.to, subject, now, besides=request.call_id)), now)
     values = {
         "subject": subject,
         "judged_at": answer.verdict.checked_at,
@@ -125,6 +130,17 @@ def permit(
         key = {"call_id": request.call_id, "attempt": request.attempt}
         connection.execute(attempts.insert().values(key | values))
     return answer
+
+
+def _by_one_clock(answer: Permit | Refused, now: datetime) -> Permit | Refused:
+    """Refuse where hours and caps were held against another clock than that which all nodes share."""
+    apart_seconds = abs((answer.verdict.checked_at - now).total_seconds())
+    if apart_seconds <= CLOCKS_APART_SECONDS:
+        return answer
+    why = f"The clock of this node is {apart_seconds:.0f} s apart from the ledger's; set it right."
+    finding = refused("clock", "clock-apart", why)
+    verdict = replace(answer.verdict, findings=(finding, *answer.verdict.findings))
+    return Refused(Refusal(finding.code, finding.explanation), verdict)
 
 
 def _take_turn(connection: sa.Connection) -> None:

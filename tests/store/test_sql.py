@@ -221,6 +221,24 @@ async def test_an_operation_that_takes_too_long_fails_and_is_not_done_later(
         assert await store.get(record.id) is None
 
 
+@pytest.mark.parametrize(("ahead_seconds", "code"), [(0, None), (-3600, "clock-apart"), (3, "clock-apart")])
+async def test_a_node_whose_clock_is_not_the_ledgers_dials_nothing(
+    url: str, ahead_seconds: float, code: str | None
+) -> None:
+    def judge(_: Facts) -> Permit | Refused:
+        now = datetime.now(UTC) + timedelta(seconds=ahead_seconds)
+        verdict = Verdict("call", 1, "informational", now, now, "", (passed("all", "All is well."),))
+        return Permit("call", 1, NUMBER, now, verdict)
+
+    asked = DialRequest("call", 1, NUMBER, "+12025550100", Purpose.INFORMATIONAL, "Acme")
+    async with open_store(url, KEY) as store:
+        answer = await store.permit(asked, judge)
+        assert (answer.refusal.code if isinstance(answer, Refused) else None) == code
+        [kept] = await store.verdicts("call")
+        assert [finding["code"] for finding in kept["findings"] if "code" in finding] == [code] * bool(code)
+        assert await store.dials_since(datetime.now(UTC) - timedelta(days=1)) == (code is None)
+
+
 @pytest.mark.parametrize("how", ["listed", "revoked"])
 async def test_who_is_listed_while_being_permitted_is_not_dialled_or_the_call_is_told_to_stop(
     url: str, monkeypatch: pytest.MonkeyPatch, how: str
