@@ -18,7 +18,8 @@ from quart.typing import ResponseReturnValue
 from relay import clips
 from relay.outcomes import WireError
 from relay.switchboard import Document, Switchboard
-from relay.web.rates import Tidings
+from relay.web.bearer import GUESS_RATE
+from relay.web.rates import Rates, Tidings
 from relay.web.trust import Trust
 from relay.wire import callbacks, signature, twiml
 
@@ -33,13 +34,19 @@ log = structlog.get_logger(subsystem="web")
 def webhook_routes(switchboard: Switchboard, trust: Trust) -> Blueprint:
     """`/twiml` and `/twilio/*`."""
     routes = Blueprint("webhooks", __name__)
-    refusals = Tidings()
+    refusals, forgeries = Tidings(), Rates(GUESS_RATE)
 
     def refuse(reason: str) -> NoReturn:
-        """403, whatever else is asked of us; a flood of these fills no log."""
-        if count := refusals.count(trio.current_time()):
+        """403, whatever else is asked of us; a flood of these fills no log, and costs its sender connections.
+
+        It is refused no sooner: behind a balancer that we do not know, Twilio comes from the same address.
+        """
+        now = trio.current_time()
+        if count := refusals.count(now):
             remedy = "PUBLIC_URL and TWILIO_AUTH_TOKEN must be those that Twilio uses"
             log.warning("webhook refused", path=request.path, reason=reason, count=count, remedy=remedy)
+        if forgeries.take(request.remote_addr or "", now):
+            abort(Response("", 403, {"Connection": "close"}))
         abort(403)
 
     async def signed_form() -> list[tuple[str, str]]:

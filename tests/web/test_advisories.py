@@ -26,6 +26,7 @@ from relay.simulator.signing import sign
 from relay.store import Status
 from relay.web import phone_stream
 from relay.web.app import BODY_BYTES, create_app
+from relay.web.bearer import GUESS_RATE
 from relay.web.edge import Limits, serve
 from relay.web.evidence import evidence_routes
 from relay.web.explain import explain_routes
@@ -390,13 +391,18 @@ async def test_the_next_call_gets_its_stream_after_one_was_torn() -> None:
 async def test_a_flood_of_forged_requests_fills_no_log_and_stops_no_genuine_one() -> None:
     async with open_site() as site:
         line = await site.desk.placed()
+        cut: list[bool] = []
         with capture_logs() as lines:
             began = trio.current_time()
             for n in range(100):
                 forged = await site.post("/twiml?call=call_x", {"CallSid": SID}, None if n % 2 else "A" * 28)
                 assert forged.status_code == 403
+                cut.append(forged.headers.get("Connection") == "close")
             assert await site.token(line)
             seconds = trio.current_time() - began
         told = [each["count"] for each in lines if each["event"] == "webhook refused"]
         assert 10 <= len(told) <= 10 + seconds + 1
         assert sum(told) <= 100
+        kept = GUESS_RATE.burst + seconds * GUESS_RATE.per_second
+        assert not any(cut[: GUESS_RATE.burst])
+        assert cut.count(False) <= kept + 1  # beyond that each one costs a connection
