@@ -70,11 +70,13 @@ class OpenSession(msgspec.Struct, frozen=True):
     """Open another session with the agent; the one before it is given up.
 
     `resume`: the lost one, with all that it knows; else a fresh one that is told what was said so far.
-    `heard`: the opening was, so that a fresh one does not greet.
+    `heard`: the opening was, so that a fresh one does not greet. `says`: it is opened to say that, word for
+    word, and nothing else.
     """
 
     resume: bool
     heard: bool
+    says: str | None = None
 
 
 class RetryWithoutVoice(msgspec.Struct, frozen=True):

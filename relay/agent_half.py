@@ -19,7 +19,7 @@ from relay.dialogue import Dialogue
 from relay.handshake import HandshakeRefused
 from relay.legs import Crossing, Leg
 from relay.outcomes import Blame, Ending, LegClosed, Reason, WireError
-from relay.script import resume
+from relay.script import recital, resume
 from relay.session_faults import Fault, handshake_refused, socket_lost
 from relay.terms import Diary, Terms
 from relay.wire import agent as agent_wire
@@ -178,6 +178,8 @@ class AgentHalf:
     def _session_for(self, opens: OpenSession) -> Mapping[str, Any]:
         if opens is self._first:
             return self._session
+        if opens.says is not None:
+            return recital(self._session, opens.says)
         return resume(self._session, list(self._past), heard=opens.heard)
 
     async def _pump(self, leg: Leg) -> None:

@@ -23,6 +23,7 @@ class Watch(Enum):
     DEAD_AIR = auto()  # and the call is given up
     LULL = auto()  # nobody speaks
     MONOLOGUE = auto()  # the agent speaks, and nobody answers
+    ANSWER = auto()  # whoever has picked up says nothing
     KEYS = auto()  # no other key is pressed
 
 

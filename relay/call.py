@@ -132,6 +132,11 @@ class Call:
         if self.ending is None:
             self._attempt(partial(self._dialogue.opt_out, "list"), trio.current_time())
 
+    def machine_detected(self, who: str) -> None:
+        """The carrier's verdict on whoever has picked up."""
+        if self.ending is None:
+            self._attempt(partial(self._dialogue.machine_detected, who), trio.current_time())
+
     def wind_up(self, ending: Ending, *, within_seconds: float) -> None:
         """Have the agent say goodbye; the call ends with `ending`, at the latest after `within_seconds`."""
         if self.ending is None:

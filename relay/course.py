@@ -204,6 +204,8 @@ class Course:
             hang_up=hang_up,
             answered_at=line.answered_at,
         )
+        if line.record.answered_by is not None:  # before the stream was there, or on another node
+            line.call.machine_detected(line.record.answered_by)
         ending = await line.call.run()
         self.agent_key.judge(ending, had_session=line.call.had_session)
         if line.is_transferring:

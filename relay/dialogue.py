@@ -18,7 +18,6 @@ from relay.actions import (
     EndCall,
     ForwardToAgent,
     Note,
-    OptOut,
     OptOutWay,
     PlayOnPhone,
     SendMark,
@@ -35,6 +34,7 @@ from relay.opening import Opening
 from relay.outcomes import Blame, Ending, Reason
 from relay.own_stream import OwnStream
 from relay.playout import Playout, Purpose
+from relay.reception import Reception
 from relay.replies import Replies
 from relay.session_faults import Fault, session_failed
 from relay.sessions import Sessions
@@ -47,7 +47,6 @@ from relay.watchdogs import Watchdogs
 from relay.wire import agent, phone
 from relay.wire.audio import BYTES_PER_SECOND, is_audible, payload_seconds
 
-OPENING_HEARD = "opening heard"  # the note that proves it, also for whoever takes the call over
 _WORD_CHARACTERS = 64  # of a far end's word in our timeline
 _FLOOD = Ending(Blame.AGENT, Reason.FLOOD, "the phone holds more than a person can listen to")
 
@@ -59,7 +58,6 @@ class Dialogue:
         self.tally = Tally()
         self._stream = OwnStream(stream_sid, self.tally)
         self._terms = terms
-        self._heard = terms.heard
         standing = self._at = Standing()
         alarms = self._alarms = Alarms[Watch]()
         playout = self._playout = Playout()
@@ -71,11 +69,16 @@ class Dialogue:
         runs = self._tool_runs = ToolRuns(are_ours=terms.tools_are_ours)
         goodbye = self._goodbye = Goodbye(playout, replies)
         self._sessions = Sessions(alarms, playout, replies, runs, goodbye, terms, now)
-        self._watchdogs = Watchdogs(alarms, playout, replies, goodbye, runs, terms)
+        dogs = self._watchdogs = Watchdogs(alarms, playout, replies, goodbye, runs, terms)
         self._ahead_seconds = terms.limits.ahead_seconds
-        self._leaving = Leaving(playout, terms.clips, alarms)
+        self._leaving = Leaving(
+            standing, alarms, playout, replies, goodbye, runs, self._interruption, dogs, terms.clips
+        )
+        self._reception = Reception(
+            standing, alarms, replies, self._interruption, self._sessions, dogs, terms, self.tally
+        )
         self._keypad = Keypad(
-            terms.keys, standing, alarms, playout, replies, runs, goodbye, self._interruption, self._watchdogs
+            terms.keys, standing, alarms, playout, replies, runs, goodbye, self._interruption, dogs
         )
 
     @property
@@ -135,25 +138,24 @@ class Dialogue:
     @property
     def forwards(self) -> bool:
         """Whether the callee's audio goes to the agent; nothing else follows from a frame then."""
-        return self._at.stage is Stage.OPEN
+        return self._at.is_callee_heard
 
     def _mark_reached(self, name: str, now: float) -> Sequence[Action]:
         purpose = self._playout.reached(name)
         self.hearing.proven()
         match purpose:
             case Purpose.OPENING:
-                self._heard = True
-                if self._at.stage is Stage.OPENING:  # else its session was lost meanwhile
-                    self._at.stage = Stage.OPEN
-                    self._alarms.drop(Watch.STAGE)
-                    self._watchdogs.opened(now)
-                return (Note(OPENING_HEARD, {"mark": name}), *self._keypad.give(now))
+                return [*self._reception.heard(name, now), *self._keypad.give(now)]
             case Purpose.GOODBYE:
                 return self._goodbye.heard()
             case Purpose.LAST_WORDS:
                 return self._leaving.over()
             case _:
                 return ()
+
+    def machine_detected(self, who: str, now: float) -> Sequence[Action]:
+        """The carrier's verdict on whoever has picked up (`AnsweredBy`)."""
+        return () if self._at.stage is Stage.LEAVING else self._reception.told(who, now)
 
     # ---- the agent -----------------------------------------------------------------------------------------
 
@@ -181,6 +183,8 @@ class Dialogue:
                 return self._reply_started(reply_id)
             case agent.ReplyDone() | agent.ReplyError():
                 return self._reply_done(message, now)
+            case agent.ToolCall() if self._at.stage is Stage.LISTENING:
+                return (Note("tool call ignored", {"tool": message.name[:_WORD_CHARACTERS]}),)
             case agent.ToolCall():
                 actions = self._tool_runs.called(message)
                 self._watchdogs.tool_called(now)
@@ -200,7 +204,11 @@ class Dialogue:
             return self.on_agent_lost(Fault(misfit), now)
         if self._sessions.greets:
             self._at.stage = Stage.OPENING
-            self._opening.begin(now)
+            self._opening.begin(now, self._reception.longest_seconds)
+        elif self._reception.is_listening:
+            self._at.stage = Stage.LISTENING
+            self._sessions.ready(message, now)
+            return (Note("session ready"),)
         else:
             self._at.stage = Stage.OPEN
             self._watchdogs.opened(now)
@@ -215,23 +223,10 @@ class Dialogue:
         self.turns.drop()
         self.hearing.broken_off()
         self._watchdogs.stop()
-        return self._unless_in_vain(self._sessions.lost(fault, now, heard=self._heard), now)
+        return self._unless_in_vain(self._sessions.lost(fault, now, heard=self._reception.has_heard), now)
 
     def _unless_in_vain(self, verdict: Sequence[Action] | Ending, now: float) -> Sequence[Action]:
-        return self._apologise(verdict, now) if isinstance(verdict, Ending) else verdict
-
-    def _apologise(self, ending: Ending, now: float) -> Sequence[Action]:
-        self._fall_silent()
-        return self._leaving.apologise(ending, now)
-
-    def _fall_silent(self) -> None:
-        """Nobody but us has a say any more."""
-        self._at.stage = Stage.LEAVING
-        self.hearing.broken_off()
-        self._goodbye.drop()
-        self._tool_runs.forget()
-        self._watchdogs.stop()
-        self._alarms.drop(Watch.RESUME)
+        return self._leaving.apologise(verdict, now) if isinstance(verdict, Ending) else verdict
 
     def _said(self, message: agent.CalleeSaid | agent.AgentSaid, now: float) -> Sequence[Action]:
         if not message.text:
@@ -242,12 +237,15 @@ class Dialogue:
         undone = self._watchdogs.callee_said(now)
         if self._at.stage is Stage.OPEN:
             self._watchdogs.owe(now)
-        leaving = self.opt_out("words", now) if self._terms.hears_opt_out(message.text) else ()
-        return (Transcribe("callee", message.text, False), *undone, *leaving)
+        opts_out = self._terms.hears_opt_out(message.text)
+        follows = self.opt_out("words", now) if opts_out else self._reception.said(message.text, now)
+        return (Transcribe("callee", message.text, False), *undone, *follows)
 
     # ---- replies -------------------------------------------------------------------------------------------
 
     def _reply_started(self, reply_id: str | None) -> Sequence[Action]:
+        if self._at.stage is Stage.LISTENING:  # it answers a machine
+            return (CancelReply(reply_id),) if reply_id else ()
         if self.is_ready:
             self._replies.start(reply_id)
         return ()
@@ -269,13 +267,13 @@ class Dialogue:
     def _reply_audio(self, message: agent.ReplyAudio, now: float) -> Sequence[Action]:
         reply = self._replies.active
         if reply is None or message.reply_id != reply.id:
-            reply = self._replies.owner_of(message.reply_id) if self.is_ready else None
+            reply = self._replies.owner_of(message.reply_id) if self._at.is_agent_played else None
             if reply is None:
                 self.tally.late_frames += 1
                 return ()
         seconds = payload_seconds(message.data)
         if self._playout.playing_until + seconds > now + self._ahead_seconds:
-            return [*self._interruption.silence(now), *self._apologise(_FLOOD, now)]
+            return [*self._interruption.silence(now), *self._leaving.apologise(_FLOOD, now)]
         actions = self._opening.lead(now)
         reply.was_sent = True
         actions.append(PlayOnPhone(message.data))
@@ -304,7 +302,9 @@ class Dialogue:
         if reply.is_audible:
             self._watchdogs.agent_spoke(now)
         if self._at.stage is Stage.OPENING and not self._opening.is_marked:
-            return self._opening.mark(now) if is_spoken else self._apologise(self._opening.failure, now)
+            return (
+                self._opening.mark(now) if is_spoken else self._leaving.apologise(self._opening.failure, now)
+            )
         if is_spoken and self._goodbye.is_answered:
             return self._goodbye.said(now)
         marks = [SendMark(self._playout.mark(Purpose.REPLY))] if reply.was_sent else []
@@ -319,8 +319,10 @@ class Dialogue:
         if isinstance(message, agent.SpeechStopped):
             self.turns.commit(now)
             self._watchdogs.callee_is_quiet(now)
+            self._reception.quiet(now)
             return ()
         self._watchdogs.callee_sounds(now)
+        self._reception.sounds(now)
         tail = self._replies.active is None and self._playout.holds_audio(now)
         cleared = self._interruption.noticed(now, tail=tail, may_clear=self._at.stage is Stage.OPEN)
         return [*cleared, *self._goodbye.interrupted(now)] if cleared and tail else cleared
@@ -331,7 +333,7 @@ class Dialogue:
         cleared = self._interruption.clear(now, "interrupted")
         if self._at.stage is Stage.OPENING:
             interrupted = Ending(Blame.AGENT, Reason.ERROR, "the opening was interrupted")
-            return [*cleared, *self._apologise(interrupted, now)]
+            return [*cleared, *self._leaving.apologise(interrupted, now)]
         return [*cleared, *self._goodbye.interrupted(now)]
 
     # ---- tools ---------------------------------------------------------------------------------------------
@@ -355,20 +357,14 @@ class Dialogue:
 
     def opt_out(self, how: OptOutWay, now: float) -> Sequence[Action]:
         """Silence the agent, say our own last sentence and end the call: at once, and never undone."""
-        if self._leaving.opted_out:
-            return ()
-        self._fall_silent()
-        actions = [OptOut(how), *self._interruption.silence(now), *self._leaving.opt_out(how, now)]
-        speaking = self._replies.active
-        return [*actions, CancelReply(speaking.id)] if speaking and speaking.id else actions
+        return () if self._leaving.opted_out else self._leaving.opt_out(how, now)
 
     # ---- the clock, and us ---------------------------------------------------------------------------------
 
     def wind_up(self, ending: Ending, now: float, *, within_seconds: float) -> Sequence[Action]:
         """Have the agent say goodbye because we end the call; it ends `within_seconds` whatever happens."""
         if self._at.stage is Stage.LEAVING:
-            if not self._leaving.opted_out:  # that has a bound of its own, and the law behind it
-                self._leaving.hurry(now + within_seconds)
+            self._leaving.hurry(now + within_seconds)
             return ()
         if self._at.stage is not Stage.OPEN:
             return (EndCall(ending),)
@@ -382,7 +378,11 @@ class Dialogue:
                 case Watch.STAGE:
                     actions += self._overdue(now)
                 case Watch.RESUME:
-                    actions += self._unless_in_vain(self._sessions.not_resumed(heard=self._heard), now)
+                    actions += self._unless_in_vain(
+                        self._sessions.not_resumed(heard=self._reception.has_heard), now
+                    )
+                case Watch.ANSWER:
+                    actions += self._reception.ring(now)
                 case Watch.KEYS:
                     actions += self._keypad.ring(now)
                 case _:
@@ -393,7 +393,7 @@ class Dialogue:
         if self._at.stage is Stage.LEAVING:
             return self._leaving.over()
         if self._at.stage is Stage.CONNECTING:
-            return self._apologise(self._sessions.not_ready(), now)
+            return self._leaving.apologise(self._sessions.not_ready(), now)
         if self._opening.is_marked:
             return (EndCall(Ending(Blame.CARRIER, Reason.SILENT, "the opening's mark was never echoed")),)
-        return self._apologise(Ending(Blame.AGENT, Reason.SILENT, "the opening was not spoken"), now)
+        return self._leaving.apologise(Ending(Blame.AGENT, Reason.SILENT, "the opening was not spoken"), now)

@@ -65,3 +65,7 @@ class Interruption:
             return []
         self._tally.clears += 1
         return [ClearPhoneAudio()]
+
+    def broken_off(self) -> None:
+        """Whatever is being said ends here."""
+        self._hearing.broken_off()

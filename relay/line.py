@@ -346,6 +346,8 @@ class Line:
         if self.ending is None:
             self.record.answered_by = who
             self.noted("answered by", {"who": who})
+            if self.call is not None:
+                self.call.machine_detected(who)
 
     # ---- the diary -------------------------------------------------------------------------------
 

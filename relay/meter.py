@@ -27,6 +27,11 @@ _TALLIED: Final = {
     "unreadable_messages": (catalogue.UNREADABLE, ()),
 }
 _DIALS: Final = {"sid learnt": "placed", "refused by the carrier": "refused", "ambiguous": "ambiguous"}
+_PICKUPS: Final = {
+    "machine answered": "machine",
+    "call screened": "screening",
+    "taken for a machine": "person",
+}
 _ASKED: Final = frozenset(
     {catalogue.UNREADABLE, catalogue.LOG_DROPPED, catalogue.TRACES_LOST}
 )  # counted elsewhere
@@ -53,6 +58,8 @@ class Meter:
                 metrics.begin(catalogue.CALLS_ENDED, blame, reason)
         for outcome in _DIALS.values():
             metrics.begin(catalogue.DIALS, outcome)
+        for what in _PICKUPS.values():
+            metrics.begin(catalogue.PICKUPS, what)
         for finding in _FINDINGS:
             metrics.begin(catalogue.FINDINGS, finding)
         for metric in catalogue.CATALOGUE:
@@ -91,6 +98,8 @@ class Meter:
                 name = fields["tool"] if fields["tool"] in line.tools else "unknown"  # an agent may invent
                 count(catalogue.TOOL_RUNS, name, "ok" if fields["ok"] else "error")
                 observe(catalogue.TOOL_SECONDS, fields["seconds"], name)
+            case "machine answered" | "call screened" | "taken for a machine":
+                count(catalogue.PICKUPS, _PICKUPS[event])
             case "opted out":
                 count(catalogue.OPT_OUTS, fields["how"])
 

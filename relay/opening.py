@@ -19,10 +19,11 @@ OPENING_SECONDS = 10.0  # the longest that a person is talked at without being h
 class Opening:
     """One opening. It begins again where its session was lost: the next one has to say it all."""
 
-    __slots__ = ("_alarms", "_lead_seconds", "_playout", "_seconds", "is_marked")
+    __slots__ = ("_alarms", "_lead_seconds", "_longest_seconds", "_playout", "_seconds", "is_marked")
 
     def __init__(self, playout: Playout, alarms: Alarms[Watch], lead_seconds: float) -> None:
         self.is_marked = False
+        self._longest_seconds = OPENING_SECONDS
         self._lead_seconds = lead_seconds  # 0 once that silence was sent
         self._seconds = 0.0  # from the first sound on
         self._playout = playout
@@ -35,9 +36,10 @@ class Opening:
             return Ending(Blame.AGENT, Reason.ERROR, "the opening was not finished")
         return Ending(Blame.AGENT, Reason.SILENT, "the opening was silence")
 
-    def begin(self, now: float) -> None:
-        """The session is ready: whoever it is has to speak now."""
+    def begin(self, now: float, longest_seconds: float = OPENING_SECONDS) -> None:
+        """The session is ready: whoever it is has to speak now, for so long at most."""
         self.is_marked = False
+        self._longest_seconds = longest_seconds
         self._seconds = 0.0
         self._alarms.set(Watch.STAGE, now + OPENING_SECONDS)
 
@@ -53,11 +55,11 @@ class Opening:
         """The person is being greeted: not for ever, and the rest of a long greeting can be interrupted."""
         actions: list[Action] = []
         if not self._seconds:
-            self._alarms.set(Watch.STAGE, now + OPENING_SECONDS + MARK_GRACE_SECONDS)
+            self._alarms.set(Watch.STAGE, now + self._longest_seconds + MARK_GRACE_SECONDS)
             queued = max(0.0, self._playout.playing_until - seconds - now)
             actions.append(Note("opening started", {"queued_seconds": round(queued, 3)}))
         self._seconds += seconds
-        if self._seconds >= OPENING_SECONDS and not self.is_marked:
+        if self._seconds >= self._longest_seconds and not self.is_marked:
             actions += self.mark(now)
         return actions
 

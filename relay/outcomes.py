@@ -24,12 +24,15 @@ class Reason(StrEnum):
 
     # nobody
     GOODBYE = "goodbye"  # the agent said goodbye and it was heard to its end
+    MESSAGE_LEFT = "message-left"  # an answering machine took the message, to its end
     TRANSFERRED = "transferred"  # the call was handed over to a person, and they have talked
     MONOLOGUE = "monologue"  # the agent spoke on and on, and nobody said a word
     # callee
     HUNG_UP = "hung-up"
     BUSY = "busy"
     NO_ANSWER = "no-answer"
+    MACHINE = "machine"  # an answering machine picked up, and is not to be talked to
+    SCREENED = "screened"  # a machine asked who calls and why, and nobody came to the telephone
     OPTED_OUT = "opted-out"  # also us: the number was listed while the call was live
     UNDISCLOSED = "undisclosed"  # keys cut the carrier's disclosure short each time it was spoken
     # carrier

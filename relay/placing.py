@@ -19,13 +19,22 @@ from relay.carrier import DialOrder, MachineDetection
 from relay.clips import Clips, shipped
 from relay.compliance import DialRequest, Purpose
 from relay.costs import Prices, shipped_prices
-from relay.dialogue import OPENING_HEARD
 from relay.gatekeeper import Gatekeeper
 from relay.line import Line
 from relay.outcomes import Refusal
 from relay.parting import being_transferred, came_back
 from relay.profiles import Profile
-from relay.script import LANGUAGE, Announcement, Overrides, announcement, compose, resume, scope_of
+from relay.reception import OPENING_HEARD, SCREENED
+from relay.script import (
+    LANGUAGE,
+    Announcement,
+    Overrides,
+    announcement,
+    compose,
+    fixed_texts,
+    resume,
+    scope_of,
+)
 from relay.store import Books, CallRecord
 from relay.terms import BargeIn, Terms
 from relay.tools import CallContext, Desk, Tool, Toolbox, definitions
@@ -44,7 +53,7 @@ class CallRequest:
     purpose: str | None = None
     time_limit_seconds: int | None = None
     record: bool = False
-    machine_detection: MachineDetection = "off"
+    machine_detection: MachineDetection | None = None  # None: as the agent's profile says
     state: str | None = None  # where the callee is known to be, besides what the number says
     zone: str | None = None
     idempotency_key: str | None = None
@@ -158,7 +167,7 @@ class Office:
                 profile.limits.call_seconds,
             ),
             record=request.record,
-            machine_detection=request.machine_detection,
+            machine_detection=request.machine_detection or profile.voicemail.machine_detection,
             purpose=request.purpose or profile.purpose,
             variables=dict(request.variables),
             from_=house.from_number,
@@ -179,7 +188,8 @@ class Office:
         session = compose(agent.profile, self._house.overrides, record.variables, definitions(agent.tools))
         if isinstance(session, Refusal):
             return session
-        heard = any(event["event"] == OPENING_HEARD for event in record.events)
+        proofs = [event["event"] for event in record.events if event["event"] in (OPENING_HEARD, SCREENED)]
+        heard = proofs[-1:] == [OPENING_HEARD]  # by somebody else than a screening
         said = [(line.role, line.text) for line in record.transcript]
         news = came_back(record)
         session = resume(session, said, heard=heard, news=news)
@@ -208,6 +218,8 @@ class Office:
             agent.terms(session, float(record.time_limit_seconds)),
             barge_in=self._house.barge_in,
             lead_silence_seconds=self._house.lead_silence_seconds,
+            voicemail=profile.voicemail.model_copy(update={"machine_detection": record.machine_detection}),
+            texts=fixed_texts(profile, record.variables),
             heard=heard,
             news=news,
         )

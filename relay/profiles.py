@@ -25,6 +25,7 @@ from pydantic_core import ErrorDetails
 from relay.compliance import OPT_OUT_KEY
 from relay.keys import Keys
 from relay.limits import Limits
+from relay.voicemail import Voicemail
 
 LONGEST_VALUE = 200  # characters of a variable: a name or a date, not a second prompt
 SHORTEST_DISCLOSURE = 20  # characters of its own; no sentence that says who calls and what it is has fewer
@@ -163,6 +164,9 @@ class Profile(BaseModel):
     )
     turn_detection: TurnDetection = Field(
         default=TurnDetection(), description="When the person has finished, and what interrupts the agent."
+    )
+    voicemail: Voicemail = Field(
+        default=Voicemail(), description="What is done where a machine answers, and how it is detected."
     )
     keypad: Keys = Field(default=Keys(), description="What becomes of the keys that the person presses.")
     opt_out_key: str = Field(

@@ -184,9 +184,13 @@ class _Cast:
         return self._by_number[dict(form)["To"]]
 
     def of_session(self, session: Mapping[str, Any]) -> Performance:
-        """By the business in the prompt; an upgrade says nothing yet, and gets the newest call."""
-        prompt = str(session.get("system_prompt", ""))
-        named = [each for business, each in self._by_business.items() if f" {business}." in prompt]
+        """By the business in prompt or greeting; an upgrade says nothing yet, and gets the newest call."""
+        said = f"{session.get('system_prompt', '')} {session.get('greeting', '')}"
+        named = [
+            each
+            for business, each in self._by_business.items()
+            if f" {business}." in said or f" {business}," in said
+        ]
         return named[-1] if named else list(self._by_number.values())[-1]
 
 

@@ -14,9 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from relay.outcomes import Refusal
 from relay.profiles import DEFAULT_AGENT, LONGEST_VALUE, PLACE, KeyTerm, Profile, Scope, TurnDetection
+from relay.voicemail import FixedTexts
 
 LONGEST_OPENING = 200
 """Characters of disclosure and greeting together: little over the 10 s of an opening, at 15–17 a second."""
+
+LONGEST_MESSAGE = 500
+"""Characters of disclosure and message together: half a minute of an answering machine."""
 
 LANGUAGE = "en-US"  # of an agent that names none
 LONGEST_PAST = 8000  # characters of the transcript so far that a resumed session is told, the newest
@@ -58,7 +62,8 @@ def compose(
     values = _values(profile, variables)
     whose = _places(profile.scope.calendar) | _places(profile.scope.accounts)
     said_by_whom = _places(profile.disclosure) | whose  # a name that is blank would be another one's
-    wanted = said_by_whom | _places(greeting) | _places(system_prompt) | _places(profile.scope.account)
+    templates = (greeting, system_prompt, profile.scope.account, profile.voicemail.message)
+    wanted = said_by_whom.union(*map(_places, templates))
     blank = {name for name in said_by_whom & values.keys() if not any(map(str.isalnum, values[name]))}
     if missing := sorted((wanted - values.keys()) | blank):
         return Refusal("variable-missing", f"agent {profile.name} needs a value for: {', '.join(missing)}")
@@ -67,12 +72,9 @@ def compose(
     disclosure, greeting = _fill(profile.disclosure, values), _fill(greeting, values)
     if profile.disclosure_mode == "greeting":
         greeting = f"{disclosure} {greeting}".strip()
-    if (longest := max(len(disclosure), len(greeting))) > LONGEST_OPENING:
-        return Refusal(
-            "opening-too-long",
-            f"the agent or the carrier would say {longest} characters at a stretch, at most {LONGEST_OPENING}"
-            " are spoken before the person may answer: shorten the disclosure or the greeting",
-        )
+    message = fixed_texts(profile, variables).message
+    if too_long := _too_long(max(len(disclosure), len(greeting)), len(message)):
+        return too_long
     if profile.agent_id is not None:
         return {"agent_id": profile.agent_id}
     sound = {"format": {"encoding": "audio/pcmu"}}
@@ -135,6 +137,33 @@ def scope_of(profile: Profile, variables: Mapping[str, str]) -> Scope:
     )
 
 
+def fixed_texts(profile: Profile, variables: Mapping[str, str]) -> FixedTexts:
+    """What is spoken word for word to machines. The variables are those of a composed session."""
+    values = _values(profile, variables)
+    disclosure = _fill(profile.disclosure, values)
+    message = _fill(profile.voicemail.message, values)
+    return FixedTexts(
+        message=f"{disclosure} {message}" if message else "",
+        answer=disclosure,
+        is_disclosure_apart=profile.disclosure_mode == "carrier",
+    )
+
+
+def recital(session: Mapping[str, Any], text: str) -> dict[str, Any]:
+    """A session that says `text`, word for word, and is to say nothing else: a voice and ears without a task.
+
+    A greeting goes straight to speech; no model has it in hand. That of a stored agent is not ours to choose,
+    so that this is no session of such an agent: it speaks in the vendor's default voice.
+    """
+    sound = {"type": "audio", "format": {"encoding": "audio/pcmu"}}
+    return {
+        "system_prompt": "Somebody else talks with the person. Whatever you hear, say nothing.",
+        "greeting": text,
+        "input": dict(session.get("input", sound)),
+        "output": dict(session.get("output", sound)),
+    }
+
+
 def resume(
     session: Mapping[str, Any], said: Sequence[tuple[str, str]], *, heard: bool, news: str = ""
 ) -> dict[str, Any]:
@@ -152,6 +181,23 @@ def resume(
     if heard:
         resumed.pop("greeting", None)  # gone already where this is not the first time
     return resumed
+
+
+def _too_long(opening: int, message: int) -> Refusal | None:
+    """Why so many characters cannot be spoken, if they cannot."""
+    if opening > LONGEST_OPENING:
+        return Refusal(
+            "opening-too-long",
+            f"the agent or the carrier would say {opening} characters at a stretch, at most {LONGEST_OPENING}"
+            " are spoken before the person may answer: shorten the disclosure or the greeting",
+        )
+    if message > LONGEST_MESSAGE:
+        return Refusal(
+            "message-too-long",
+            f"a machine would be told {message} characters, disclosure and message together; at most"
+            f" {LONGEST_MESSAGE}: shorten voicemail.message",
+        )
+    return None
 
 
 def _texts(profile: Profile, overrides: Overrides) -> tuple[str, str]:

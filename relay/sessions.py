@@ -46,6 +46,7 @@ class Sessions:
     ) -> None:
         self._news = terms.news  # until it was told
         self.greets = not terms.heard  # the session that was asked for last
+        self._says: str | None = None  # what it was asked for, if that is no conversation
         self._alarms = alarms
         self._playout = playout
         self._replies = replies
@@ -88,6 +89,20 @@ class Sessions:
         opening = CreateReply(f"{news} {OFFER}" if news else RESUME)
         return (self._tool_runs.release() if was_resumed else ()) or (opening,)
 
+    def instead(self, says: str | None, now: float, *, heard: bool) -> Sequence[Action]:
+        """Give this session up for one that begins with `says`, or else as a conversation begins."""
+        self._replies.forget()
+        self._tool_runs.forget()
+        self._goodbye.drop()
+        self._says = says
+        self.greets = says is not None or not heard
+        self._is_ready = self._is_resuming = False
+        self._resumable = None
+        self._tries = 1
+        self._alarms.drop(Watch.RESUME)
+        self._alarms.set(Watch.STAGE, now + READY_SECONDS)
+        return [OpenSession(resume=False, heard=heard, says=says)]
+
     # ---- there is none -------------------------------------------------------------------------------------
 
     def lost(self, fault: Fault, now: float, *, heard: bool) -> Sequence[Action] | Ending:
@@ -111,7 +126,7 @@ class Sessions:
             return fault.ending
         note = Note("agent lost", {"reason": fault.ending.reason.value})
         bridge = announce(self._playout, self._bridge, Purpose.CLIP, now)
-        if self._resumable is None or not heard:  # an opening is said by a fresh session alone
+        if self._resumable is None or self._says or not heard:  # only a fresh session begins anew
             again = self._again(fault, heard=heard)
             return again if isinstance(again, Ending) else [note, *bridge, *again]
         self._cause = fault.ending
@@ -135,8 +150,8 @@ class Sessions:
         self._tries -= 1
         self._cause = self._cause or fault.ending
         self._tool_runs.forget()
-        self.greets = not heard
-        return [OpenSession(resume=False, heard=heard)]
+        self.greets = self._says is not None or not heard
+        return [OpenSession(resume=False, heard=heard, says=self._says)]
 
     def _in_vain(self, last: Ending) -> Ending:
         """The first cause, and for people what became of the attempts to mend it."""

@@ -18,3 +18,4 @@ class Tally:
     unknown_events: int = 0
     clears: int = 0
     barge_ins: int = 0
+    people_taken_for_machines: int = 0

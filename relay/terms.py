@@ -16,6 +16,7 @@ from relay.compliance import OPT_OUT_KEY, asks_to_stop
 from relay.hearing import ReplyHeard
 from relay.keys import Keys
 from relay.limits import Limits
+from relay.voicemail import FixedTexts, Voicemail
 
 
 class BargeIn(StrEnum):
@@ -36,6 +37,8 @@ class Terms:
     lead_silence_seconds: float = 0.25
     opt_out_key: str | None = OPT_OUT_KEY
     keys: Keys = field(default_factory=Keys)  # how others are taken
+    voicemail: Voicemail = field(default_factory=Voicemail)
+    texts: FixedTexts = field(default_factory=FixedTexts)
     clips: Clips = field(default_factory=shipped)
     limits: Limits = field(default_factory=Limits)
     language: str = "en"  # BCP 47, of the plain words by which a callee opts out

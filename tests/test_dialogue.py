@@ -51,6 +51,7 @@ from relay.playout import MARK_GRACE_SECONDS
 from relay.sessions import READY_SECONDS
 from relay.terms import BargeIn, Terms
 from relay.tool_runs import TOOL_CALLS
+from relay.voicemail import FixedTexts, Voicemail
 from relay.wire import agent, phone
 from relay.wire.audio import payload_seconds, silence
 
@@ -80,6 +81,8 @@ class Talk:
         now: float = 100.0,
         opt_out_key: str | None = OPT_OUT_KEY,
         keys: Keys | None = None,
+        voicemail: Voicemail | None = None,
+        texts: FixedTexts | None = None,
         clips: Clips = NO_CLIPS,
         language: str = "en",
         heard: bool = False,
@@ -95,6 +98,8 @@ class Talk:
             lead_silence_seconds=lead_silence_seconds,
             opt_out_key=opt_out_key,
             keys=keys or Keys(),
+            voicemail=voicemail or Voicemail(),
+            texts=texts or FixedTexts(),
             clips=clips,
             language=language,
             heard=heard,
@@ -131,6 +136,9 @@ class Talk:
                 return self.agent(agent.CalleeSaid("Stop calling me."))
             case "tool" | "list":
                 return self.took(self.dialogue.opt_out(how, self.now))
+
+    def machine_detected(self, who: str) -> list[Action]:
+        return self.took(self.dialogue.machine_detected(who, self.now))
 
     def wind_up(self, ending: Ending = TIME_LIMIT, within_seconds: float = 15.0) -> list[Action]:
         return self.took(self.dialogue.wind_up(ending, self.now, within_seconds=within_seconds))

@@ -27,7 +27,7 @@ def call(
     agent: str = "default",
     var: Annotated[tuple[str, ...], Parameter(help="K=V for the agent's templates; may repeat.")] = (),
     record: bool = False,
-    machine_detection: Literal["off", "enable", "detect-message-end"] = "off",
+    machine_detection: Literal["off", "enable", "detect-message-end"] | None = None,
     time_limit: int | None = None,
     purpose: Purpose | None = None,
     state: str | None = None,
@@ -45,7 +45,7 @@ def call(
     record
         Have the carrier record the call.
     machine_detection
-        Have the carrier tell people from machines.
+        Have the carrier tell people from machines; without it as the agent's profile says.
     time_limit
         Seconds until the call ends, at most RELAY_MAX_CALL_SECONDS.
     purpose
@@ -64,10 +64,9 @@ def call(
         "agent": agent,
         "variables": variables,
         "record": record,
-        "machine_detection": machine_detection,
     }
     body |= {"time_limit": time_limit} if time_limit is not None else {}
-    given = {"purpose": purpose, "state": state, "zone": zone}
+    given = {"purpose": purpose, "state": state, "zone": zone, "machine_detection": machine_detection}
     body |= {name: value for name, value in given.items() if value is not None}
     placed = ask("POST", "/v1/calls", json=body)
     if json:

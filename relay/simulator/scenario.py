@@ -225,7 +225,7 @@ class Fault(_Part):
 class Expected(_Part):
     """What has to come of the call, beside what has to hold for every call.
 
-    `said`: texts that the agent spoke to their end. `noted`: events of the record's timeline. `withheld`:
+    `said`: words in what the agent spoke to its end. `noted`: events of the record's timeline. `withheld`:
     replies that the agent begins and nobody may hear, at most. `first`: who speaks first. `heard`: whether
     the agent ever hears the callee. `last_words`: whether the service itself says the last sentence.
     `refused`: tools that the agent asks for in vain.

@@ -96,6 +96,11 @@ SILENCE = _histogram(
 )
 TOOL_RUNS = _counter("relay_tool_runs_total", "Tools run for the agent; ok or error.", "tool", "outcome")
 TOOL_SECONDS = _histogram("relay_tool_run_seconds", "How long tools ran.", _WORK_BUCKETS, "tool")
+PICKUPS = _counter(
+    "relay_pickups_total",
+    "What picked up, where it was in doubt: machine, screening, or a person who was taken for a machine.",
+    "what",
+)
 OPT_OUTS = _counter("relay_opt_outs_total", "Callees who want no more calls, by how they said so.", "how")
 STREAMS = _counter("relay_streams_admitted_total", "Media streams of the carrier that were let in.")
 

@@ -19,9 +19,9 @@ from quart import Blueprint, Response, jsonify
 from quart.typing import ResponseReturnValue
 from quart_schema import security_scheme
 
-from relay.dialogue import OPENING_HEARD
 from relay.line import DISCLOSED
 from relay.placing import SCRIPT
+from relay.reception import OPENING_HEARD
 from relay.store import CallRecord, Store
 from relay.store.chain import SealedEntry, Verification
 from relay.web.answers import error

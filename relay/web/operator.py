@@ -55,7 +55,7 @@ class CallBody(BaseModel):
     purpose: Literal["informational", "collections", "telemarketing"] | None = None
     time_limit: int | None = Field(default=None, ge=10, description="seconds, at most RELAY_MAX_CALL_SECONDS")
     record: bool = False
-    machine_detection: MachineDetection = "off"
+    machine_detection: MachineDetection | None = None  # as the agent's profile says
     state: State | None = None
     zone: Zone | None = None
 

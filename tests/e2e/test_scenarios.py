@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from relay import doubt
+from relay import answering, doubt
 from relay.clips import shipped
 from relay.rehearsal import FROM_NUMBER, Performance
 from relay.simulator.ledger import Ledger
@@ -229,6 +229,18 @@ async def test_the_operator_ends_a_live_call_at_once_or_with_a_goodbye(goodbye: 
         asked = played[0].ledger.select("agent", "received", "reply.create")
         assert len(asked) == (1 if goodbye else 0)
         assert (await stage.http.post(f"/v1/calls/{call_id}/hangup")).status_code == 200
+
+
+async def test_a_screening_behind_which_nobody_comes_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answering, "SCREENING_SECONDS", 1.0)
+    asks = {"say": "Please say your name and why you are calling.", "pause_seconds": 0.2}
+    async with quiet_stage(tmp_path) as stage:
+        performance = await stage.play(scene("screened", callee={"turn": [asks]}))
+        assert ending(performance) == ("callee", "screened")
+        noted = [event["event"] for event in performance.record["events"]]
+        assert noted.index("call screened") < noted.index("screening answered") < noted.index("ended")
 
 
 async def test_the_time_limit_winds_the_call_up_before_the_cap(tmp_path: Path) -> None:
