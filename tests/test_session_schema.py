@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from relay.cli import app
+from relay.cli import app, run
 from relay.settings import Settings
 from tests import session_schema
 from tests.session_schema import faults
@@ -127,6 +127,23 @@ def test_a_missing_value_is_asked_for_by_name(folder: Path, capsys: pytest.Captu
     assert "needs a value for: amount, business, due, name" in capsys.readouterr().err
     assert app(["agents", "show", "default", "--var", "business"], result_action="return_value") == 2
     assert "--var business: must be KEY=VALUE" in capsys.readouterr().err
+
+
+def test_every_file_is_read_and_what_is_wrong_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["agents", "validate", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (sorted(told["agents"]), told["problems"]) == (SHIPPED, [])
+
+    (folder / "agents").mkdir()
+    (folder / "agents" / "own.toml").write_text(EVERYTHING.replace("volume", "loudness"))
+    assert run(["agents", "validate"]) == 2
+    said = "agents/own.toml: loudness: there is no such key"
+    assert said in capsys.readouterr().err
+    assert run(["agents", "validate", "--json"]) == 2
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert said in problem
 
 
 # ---- the check itself ------------------------------------------------------------------------------------

@@ -37,12 +37,14 @@ from relay.carrier import (
     Unavailable,
     Uncertain,
 )
+from relay.clips import Clips
 from relay.compliance import DialRequest, Facts, Permit, load_rulebook
 from relay.compliance import Refused as Forbidden
 from relay.doubt import LISTED, LISTED_SECONDS, LOOK_SECONDS, UNKNOWN_SECONDS
 from relay.gatekeeper import Gatekeeper
 from relay.handshake import HandshakeRefused
 from relay.legs import Leg
+from relay.limits import Limits
 from relay.line import Line
 from relay.meter import Meter
 from relay.outcomes import Blame, Ending, LegClosed, Reason, Refusal
@@ -1062,3 +1064,42 @@ async def test_a_capture_is_written_when_the_call_is_over(tmp_path: Path) -> Non
         await far.send('{"event":"stop","streamSid":"' + STREAM + '"}')
         await desk.ended(line, Blame.CALLEE, Reason.HUNG_UP)
         assert '"stop"' in (tmp_path / f"{line.record.id}.jsonl").read_text()
+
+
+# ---- what an agent brings along ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("asked", "granted"), [(None, 90), (60, 60), (600, 90)])
+async def test_an_agents_own_limit_shortens_its_calls(
+    asked: int | None, granted: int, autojump_clock: MockClock
+) -> None:
+    short = PROFILE.model_copy(update={"limits": Limits(call_seconds=90)})
+    async with open_desk(profile=short) as desk:
+        line = await desk.place(time_limit_seconds=asked)
+        assert line.record.time_limit_seconds == line.order.limit_seconds == granted
+        desk.board.cut_all()
+
+
+async def test_a_call_is_told_what_its_agent_says_of_talking(autojump_clock: MockClock) -> None:
+    german = PROFILE.model_copy(update={"language": "de-DE", "opt_out_words": ("Feierabend",)})
+    sounds = Clips(filler=b"\x31" * 800)
+    cast = Cast(default=Agent(german, clips=sounds, content="0123"))
+    async with open_desk(cast=cast) as desk:
+        line = await desk.place()
+        assert line.terms.clips is sounds
+        assert line.terms.limits is german.limits
+        assert line.terms.hears_opt_out("Jetzt ist Feierabend!")
+        assert line.terms.hears_opt_out("Rufen Sie mich nicht mehr an.")
+        (script,) = [event for event in line.record.as_json()["events"] if event["event"] == "script"]
+        assert script["files"] == "0123"
+        desk.board.cut_all()
+
+
+async def test_the_carrier_speaks_the_agents_language(autojump_clock: MockClock) -> None:
+    german = ANNOUNCED.model_copy(update={"language": "de-DE"})
+    async with open_desk(cast=Cast(announced=Agent(german))) as desk:
+        line = await desk.place(agent="announced")
+        announcement = await desk.board.announcement(line.record.id)
+        assert announcement is not None
+        assert announcement.language == "de-DE"
+        desk.board.cut_all()

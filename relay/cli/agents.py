@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from relay.cli.terminal import DONE, FAILED, JSON, USAGE, complain, print_json
-from relay.settings import load_settings
+from relay.settings import ConfigurationError, load_settings
 
 agents = App(name="agents", help="Agent profiles.")
 
@@ -77,10 +77,19 @@ def show_agent(name: str, *, var: tuple[str, ...] = ()) -> int:
 
 
 @agents.command(name="validate")
-def validate_agents() -> int:
+def validate_agents(*, json: JSON = False) -> int:
     """Read every agent file, with its tools and sounds, and say what is wrong with it."""
     from relay.roster import Roster
 
-    found = Roster(load_settings()).agents
-    print(f"{len(found)} agents are fine: {', '.join(found)}")
+    try:
+        found = Roster(load_settings()).agents
+    except ConfigurationError as refused:
+        if not json:
+            raise
+        print_json({"agents": [], "problems": refused.problems})
+        return USAGE
+    if json:
+        print_json({"agents": list(found), "problems": []})
+    else:
+        print(f"{len(found)} agents are fine: {', '.join(found)}")
     return DONE
