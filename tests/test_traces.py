@@ -26,7 +26,7 @@ from relay.store import CallRecord, Status
 from relay.telemetry import traces as sender
 from relay.telemetry.spans import PARTS, Span, span_id, spans_of, trace_id, traceparent
 from relay.telemetry.traces import QUEUE_CALLS, Traces, open_traces
-from tests.e2e.scenes import ending, scene
+from tests.e2e.scenes import AGENTS, ending, scene
 from tests.test_check import settings
 
 GOODBYE = Ending(Blame.NOBODY, Reason.GOODBYE)
@@ -165,6 +165,22 @@ def test_a_sender_that_is_stuck_costs_the_calls_nothing_but_their_traces(
     gate.set()
 
 
+def test_a_diary_that_cannot_be_read_costs_its_own_trace_alone() -> None:
+    sent: list[str] = []
+
+    def send(call_id: str, _spans: Sequence[Span]) -> bool:
+        sent.append(call_id)
+        return True
+
+    traces = Traces(send)
+    odd = record()
+    odd.note(BEGAN, "tool", tool="of another version")
+    for call in (odd, record()):
+        traces.take(call)
+    traces.close()
+    assert (sent, traces.count_lost()) == (["call_1"], 1)
+
+
 def test_a_trace_that_was_not_taken_is_counted() -> None:
     traces = Traces(lambda _call_id, _spans: False)
     traces.take(record())
@@ -282,3 +298,23 @@ async def test_a_call_is_one_trace_at_the_collector_and_its_tools_service_has_it
     assert trace == whole.trace_id.hex()
     assert parent in {span.span_id.hex() for span in spans if span.name == "tool"}
     assert b"2025550" not in b"".join(each.body for each in posted if each.path == "/v1/traces")
+
+
+@pytest.mark.slow
+@pytest.mark.needs_tracing
+async def test_a_collector_that_is_down_costs_a_call_its_trace_and_nothing_else(tmp_path: Path) -> None:
+    async with open_stage(
+        tmp_path,
+        seed=1,
+        synthesise=False,
+        RELAY_AGENTS_DIR=str(AGENTS),
+        RELAY_TRACES_URL="http://127.0.0.1:9/v1/traces",
+    ) as stage:
+        for number in range(2):
+            performance = await stage.play(scene(f"untraced {number}"))
+            assert ending(performance) == ("nobody", "goodbye")
+            assert performance.ledger.violations == []
+        lost = re.compile(r"^relay_traces_lost_total ([1-9])", re.MULTILINE)
+        with trio.fail_after(sender.SEND_SECONDS + 10):
+            while not lost.search((await stage.http.get("/metrics")).text):  # noqa: ASYNC110
+                await trio.sleep(0.1)

@@ -14,8 +14,8 @@ from typing import Final
 from relay.store.records import CallRecord
 from relay.telemetry.spans import Span, spans_of
 
-# Calls whose trace may wait: some minutes of a busy node. When it is full the newest is dropped, and counted.
-QUEUE_CALLS: Final = 500
+# Calls whose trace may wait: a minute of a busy node. When it is full the newest is dropped, and counted.
+QUEUE_CALLS: Final = 200
 SEND_SECONDS: Final = 10.0  # for one call's trace, attempts and pauses together
 FLUSH_SECONDS: Final = 2.0  # how long the end of the service waits for what is still to be sent
 
@@ -33,7 +33,7 @@ class Traces:
     def __init__(self, send: Send | None = None) -> None:
         self.lost = 0  # only grows; written by the loop and by the thread, each for itself
         self._unsent = 0
-        self._waiting: SimpleQueue[tuple[str, list[Span]] | None] = SimpleQueue()  # bounded in `take`
+        self._waiting: SimpleQueue[CallRecord | None] = SimpleQueue()  # bounded in `take`
         self._thread: threading.Thread | None = None
         if send is not None:
             # A daemon: it may be stuck in a request that nobody answers.
@@ -41,13 +41,13 @@ class Traces:
             self._thread.start()
 
     def take(self, record: CallRecord) -> None:
-        """Never waits: a call that finds the queue full is dropped and counted."""
+        """Never waits: a call that finds the queue full is dropped and counted. Its diary is closed."""
         if self._thread is None:
             return
         if self._waiting.qsize() >= QUEUE_CALLS:
             self.lost += 1
         else:
-            self._waiting.put((record.id, spans_of(record)))
+            self._waiting.put(record)
 
     def count_lost(self) -> int:
         """How many calls have no trace: too many waited, or the collector did not take it."""
@@ -60,8 +60,13 @@ class Traces:
             self._thread.join(FLUSH_SECONDS)
 
     def _run(self, send: Send) -> None:
-        while (waiting := self._waiting.get()) is not None:
-            if not send(*waiting):
+        while (record := self._waiting.get()) is not None:
+            try:
+                spans = spans_of(record)
+            except (LookupError, TypeError, ValueError):  # a diary that another version has begun
+                self._unsent += 1
+                continue
+            if not send(record.id, spans):
                 self._unsent += 1
 
 
