@@ -27,6 +27,8 @@ from relay.cli.talks import talk
 from relay.cli.terminal import DONE, FAILED, JSON, USAGE, CommandFailed, complain
 from relay.settings import ConfigurationError, load_settings
 
+SWITCH_SECONDS = 0.0005  # a frame waits so long for a thread that saves a record; 5 ms if nothing is said
+
 app = App(name="relay", help="Telephone calls by an AI agent.", version=f"relay {full_version()}")
 app.command(call)
 app.command(agents)
@@ -53,6 +55,7 @@ def serve() -> int:
         ) as lines_dropped:
             for warning in settings.warnings():
                 structlog.get_logger(subsystem="service").warning("setting", warning=warning)
+            sys.setswitchinterval(SWITCH_SECONDS)
             gc.freeze()  # else a full collection goes through all that was imported: 0.1 s without a frame
             trio.run(partial(service.serve, settings, log_lines_dropped=lines_dropped))
     except* ConfigurationError as problems:
