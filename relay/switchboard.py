@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from contextvars import Context  # a task keeps the one it is started in, and with it the request
 from datetime import datetime
 from enum import Enum, auto
 from functools import partial
@@ -183,7 +184,7 @@ class Switchboard:
                 self._release(line)
         if record is not line.record:  # another request was quicker with the same key
             return same_call(record, request)
-        self._calls.start_soon(self._carry, line, name=record.id)
+        Context().run(partial(self._calls.start_soon, self._carry, line, name=record.id))
         return line
 
     async def adopt(
@@ -208,7 +209,7 @@ class Switchboard:
         log.info("call taken", call_id=line.record.id, attempt=line.record.attempt, how=how)
         line.noted(how, {"attempt": line.record.attempt})
         line.resume()
-        self._calls.start_soon(self._carry, line, name=line.record.id)
+        Context().run(partial(self._calls.start_soon, self._carry, line, name=line.record.id))
 
     def _claim(self, line: Line) -> None:
         line.on_opt_out = partial(self._suppress, line)

@@ -8,7 +8,7 @@ looked for in a few of his frames, once a turn.
 
 from __future__ import annotations
 
-from base64 import b64decode
+from binascii import a2b_base64
 from collections import deque
 
 from relay.actions import TurnAnswered
@@ -31,18 +31,17 @@ class Turns:
         self._playout = playout
         self._committed_at: float | None = None
         self._spoken_until: float | None = None
-        self._samples: deque[tuple[float, str]] = deque(maxlen=_SAMPLES)
+        self._samples: deque[tuple[float, int]] = deque(maxlen=_SAMPLES)  # each with its level
 
     def sampled(self, payload: str, now: float) -> None:
-        """One of every SAMPLE_EVERY frames of the callee's, as it arrived; nothing is done with it yet."""
-        self._samples.append((now, payload))
+        """One of every SAMPLE_EVERY frames of the callee's, as it arrived."""
+        self._samples.append((now, _level(payload)))  # of the sounds themselves, a call would hold 20 KiB
 
     def commit(self, now: float) -> None:
         """The agent says that the callee's turn is over."""
         self._committed_at = now
-        levels = [(at, _level(payload)) for at, payload in self._samples]
-        voiced = max(_FAINT, max((level for _, level in levels), default=0) - _RANGE)
-        last = max((at for at, level in levels if level >= voiced), default=None)
+        voiced = max(_FAINT, max((level for _, level in self._samples), default=0) - _RANGE)
+        last = max((at for at, level in self._samples if level >= voiced), default=None)
         # Somewhere between that sample and the next, but not after the agent knew of it.
         self._spoken_until = None if last is None else min(last + SAMPLE_SECONDS / 2, now)
         self._samples.clear()
@@ -71,10 +70,10 @@ class Turns:
         )
 
 
-def _level(payload: str) -> float:
+def _level(payload: str) -> int:
     """The mean magnitude of a frame, in steps of μ-law; 0 of what cannot be read."""
     try:
-        sound = b64decode(payload)
+        sound = a2b_base64(payload)
     except ValueError:
-        return 0.0
-    return sum(sound.translate(_MASK)) / len(sound) if sound else 0.0
+        return 0
+    return sum(sound.translate(_MASK)) // len(sound) if sound else 0
