@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -248,3 +249,23 @@ async def test_a_request_is_a_line_without_its_path_at_debug() -> None:
     ]
     assert "Sw0rdfish" not in str(lines)
     assert "2025550143" not in str(lines)
+
+
+@pytest.mark.needs_promtool
+def test_promtool_finds_nothing_to_object_to_in_any_name_or_help() -> None:
+    metrics = Metrics()
+    gauges = [metric for metric in CATALOGUE if metric.kind == "gauge"]
+    for metric in CATALOGUE:
+        if metric.kind != "gauge":
+            metrics.begin(metric, *metric.labels)
+    metrics.ask(lambda: [(metric, metric.labels, 1) for metric in gauges])
+    assert {metric.name for metric in CATALOGUE} <= {name.partition("{")[0] for name in texts(metrics)}
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=metrics.text(), capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def texts(metrics: Metrics) -> set[str]:
+    """What each series is called, a histogram by its own name."""
+    return {re.sub("_(bucket|count|sum)(?={|$)", "", name) for name in read(metrics)}
