@@ -30,7 +30,7 @@ class DialOrder:
     limit_seconds: int
     ring_seconds: int = 30
     record: bool = False
-    recording_callback: str | None = None
+    recording_callback: str = ""  # where a recording is reported, whoever starts it
     machine_detection: MachineDetection = "off"
     amd_callback: str | None = None
 
@@ -150,6 +150,9 @@ class Carrier(Protocol):
 
     async def hang_up(self, sid: str) -> HangUp:
         """End a call that is queued, ringing or in progress; within 5 s."""
+
+    async def record(self, sid: str, callback: str) -> str | Unavailable:
+        """Record a live call from now on, both sides apart; the SID of the recording."""
 
     async def status_of(self, sid: str) -> CarrierCall | Unavailable | None:
         """The carrier's record of a call; None when it knows of none."""

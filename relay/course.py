@@ -34,9 +34,12 @@ from relay.legs import Leg
 from relay.line import DIAL_WORD_SECONDS, Line
 from relay.outcomes import Blame, Ending, Farewell, Reason
 from relay.parting import LEAVING
+from relay.recordings import Recordings
 from relay.store import Spool, Status, Store, StoreError, Written
+from relay.taping import Taping
 from relay.telemetry.capture import Captures
 from relay.telemetry.traces import Traces
+from relay.usage import usage_of
 
 ANSWER_SECONDS = 5.0  # an order that is under way when its call ends: the answer says whom to hang up on
 HANG_UP_SECONDS = 6.0  # the dialer's own bound is 5
@@ -63,6 +66,7 @@ class Course:
         custody: Custody,
         captures: Captures,
         traces: Traces,
+        recordings: Recordings,
         prices: Prices,
         clock: Callable[[], datetime],
     ) -> None:
@@ -75,6 +79,7 @@ class Course:
         self._custody = custody
         self._captures = captures
         self._traces = traces
+        self._taping = Taping(carrier, recordings)
         self._prices = prices
         self._clock = clock
 
@@ -206,7 +211,8 @@ class Course:
         )
         if line.record.answered_by is not None:  # before the stream was there, or on another node
             line.call.machine_detected(line.record.answered_by)
-        ending = await line.call.run()
+        async with self._taping.tape(line, leg):
+            ending = await line.call.run()
         self.agent_key.judge(ending, had_session=line.call.had_session)
         if line.is_transferring:
             await self._put_through(line, line.answered_at)
@@ -285,10 +291,11 @@ class Course:
         assert ending is not None
         if line.stream is not None:
             await line.stream[0].abort()  # closed long ago, unless the call never got as far as its bridge
+        await self._taping.finish(line)
         record.ending = ending
         record.ended_at = self._clock()
         record.counts = line.call.counts if line.call else {}
-        for charge in charges(line.usage, self._prices):
+        for charge in charges(usage_of(line), self._prices):
             record.charge(record.ended_at, **asdict(charge))
         known = len(record.entries)
         line.noted("ended", ending.as_json())

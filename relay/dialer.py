@@ -62,6 +62,9 @@ HANG_UP_TRIES = 3  # 3 tries of 1.5 s and 2 pauses: 5 s at most, for somebody ma
 HANG_UP_TRY_SECONDS = 1.5
 HANG_UP_PAUSE_SECONDS = 0.25
 
+RECORD_TRIES = 3  # REST lags behind the answer: a call that was just answered may not be in progress yet
+RECORD_PAUSE_SECONDS = 0.7
+
 _MAX_CONNECTIONS = 32  # further requests wait for a free one, within their own REQUEST_SECONDS
 # Kept shorter than Twilio's own, so that a dial seldom meets a connection that is just closed.
 _IDLE_SECONDS = 15.0
@@ -69,7 +72,8 @@ _MAX_LISTED = 50  # calls or notifications read in one question: a page, the new
 
 _TOO_MANY_REQUESTS = 429
 _NOT_FOUND = 404
-_CALL_IS_OVER = frozenset({20404, 21220})
+_NOT_IN_PROGRESS = 21220
+_CALL_IS_OVER = frozenset({20404, _NOT_IN_PROGRESS})
 _STATUS_EVENTS = ("initiated", "ringing", "answered", "completed")
 _MACHINE_DETECTION = {"enable": "Enable", "detect-message-end": "DetectMessageEnd"}
 
@@ -195,6 +199,18 @@ class Dialer:
                     detail = str(error)
         return NotHungUp(detail)
 
+    async def record(self, sid: str, callback: str) -> str | Unavailable:
+        """Have Twilio record a live call from now on; its SID. Twilio may not know yet that it is live."""
+        wanted = {"recording_channels": "dual", "recording_status_callback": callback}
+        recordings = self._client.calls(sid).recordings
+        begun = await _ask(recordings.create_async(**wanted), _read_recording)
+        for _ in range(RECORD_TRIES - 1):
+            if isinstance(begun, str) or begun.code != _NOT_IN_PROGRESS:
+                break
+            await trio.sleep(RECORD_PAUSE_SECONDS)
+            begun = await _ask(recordings.create_async(**wanted), _read_recording)
+        return begun
+
     async def status_of(self, sid: str) -> CarrierCall | Unavailable | None:
         """Twilio's record of a call; None when it knows of none."""
         found = await _ask(self._client.calls(sid).fetch_async(), _read_call)
@@ -264,7 +280,7 @@ def _create_parameters(order: DialOrder, from_number: str) -> dict[str, object]:
     }
     if order.record:
         parameters |= {"record": True, "recording_channels": "dual"}
-        if order.recording_callback is not None:
+        if order.recording_callback:
             parameters |= {"recording_status_callback": order.recording_callback}
     if order.machine_detection != "off":
         # Synchronous detection would keep the callee in silence; the package does not spell booleans here.
@@ -272,6 +288,10 @@ def _create_parameters(order: DialOrder, from_number: str) -> dict[str, object]:
         if order.amd_callback is not None:
             parameters |= {"async_amd_status_callback": order.amd_callback}
     return parameters
+
+
+def _read_recording(found: Any) -> str:
+    return read_sid("RE", found.sid or "")
 
 
 def _read_call(found: Any) -> CarrierCall:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Literal
 
 import trio
 
@@ -17,11 +17,12 @@ from relay.actions import Role, TurnAnswered
 from relay.call import Call
 from relay.carrier import DialOrder
 from relay.compliance import OPT_OUT_KEY, DialRequest
-from relay.costs import Usage
 from relay.hearing import ReplyHeard
 from relay.leaving import LEAVING_SECONDS
 from relay.legs import Leg
 from relay.outcomes import Blame, Ending, Farewell, Reason, Refusal
+from relay.reception import OPENING_HEARD
+from relay.recordings import Recording
 from relay.script import Announcement
 from relay.store import CallRecord, Status, TranscriptLine
 from relay.terms import Terms
@@ -30,6 +31,8 @@ from relay.wire.callbacks import CarrierStatus
 from relay.wire.twiml import KEY_SECONDS
 
 DISCLOSED = "disclosure heard"  # the note that proves it where the carrier speaks the disclosure
+RECORDING_STARTED = "recording started"  # the note of the carrier's, with its reference
+RecordingPolicy = Literal["off", "disclosed", "call"]
 ANNOUNCEMENTS = 2  # times that it is spoken: a key stops it, and the person may have meant something by it
 SLOWEST_SPEECH = 8.0  # characters a second; synthetic voices speak 13 to 17
 RING_GRACE_SECONDS = 60.0  # past the ringing time: Twilio may queue a call, and callbacks may be late
@@ -81,6 +84,7 @@ class Line:
         clock: Callable[[], datetime],
         *,
         announcement: Announcement | None = None,
+        recording: RecordingPolicy = "off",
         on_opt_out: Callable[[str], None] = lambda _how: None,
         on_note: Callable[[str, Mapping[str, Any]], None] = lambda _event, _fields: None,
         on_turn: Callable[[float, float, float | None], None] = lambda _agent, _relay, _wait: None,
@@ -89,6 +93,11 @@ class Line:
         self.order = order
         self.plea = plea  # what the gate is asked for the newest attempt
         self.announcement = announcement  # the disclosure, where the carrier speaks it
+        self.recording: RecordingPolicy = "call" if record.record else recording
+        self.tape: Recording | None = None  # of this stream, once it has begun
+        self.disclosed = trio.Event()  # the callee knows who calls, and that it is a machine
+        if terms.heard:
+            self.disclosed.set()
         self.on_opt_out = on_opt_out  # records it; set by the switchboard, like the two below
         self.on_note = on_note  # counts what is noted
         self.on_turn = on_turn
@@ -208,20 +217,6 @@ class Line:
         if self.record.status is Status.RINGING:
             return Ending(Blame.CALLEE, Reason.NO_ANSWER, "it rang, and the carrier never said more")
         return Ending(Blame.CARRIER, Reason.FAILED, "the carrier never said what became of the call")
-
-    @property
-    def usage(self) -> Usage:
-        """What the call has used by now of all that is charged for."""
-        record, call = self.record, self.call
-        answered_seconds = record.duration_seconds
-        return Usage(
-            to=record.to,
-            answered_seconds=answered_seconds,
-            streamed_seconds=answered_seconds if self.stream is not None else 0.0,
-            recorded_seconds=answered_seconds if record.record else 0.0,
-            agent_seconds=0.0 if call is None else call.agent_seconds,
-            is_machine_detected=record.machine_detection != "off",
-        )
 
     # ---- what the carrier says -------------------------------------------------------------------
 
@@ -355,6 +350,8 @@ class Line:
         """Something for the timeline, which is closed with the final record."""
         if self.record.status is Status.ENDED:
             return
+        if event in (DISCLOSED, OPENING_HEARD):
+            self.disclosed.set()
         if event == "session":
             self.record.session_id = str(fields["session_id"])
         self.record.note(self._clock(), event, **fields)

@@ -166,7 +166,7 @@ class Office:
                 house.max_call_seconds,
                 profile.limits.call_seconds,
             ),
-            record=request.record,
+            record=request.record or profile.recording == "call",
             machine_detection=request.machine_detection or profile.voicemail.machine_detection,
             purpose=request.purpose or profile.purpose,
             variables=dict(request.variables),
@@ -237,7 +237,11 @@ class Office:
         desk = self._desk(record, profile, plea)
         toolbox = Toolbox(agent.tools, CallContext(record.id, record.to, record.variables, desk=desk))
         order, said_first = self._order(record), announcement(profile, record.variables)
-        line = Line(record, order, plea, terms, toolbox, self._clock, announcement=said_first)
+        line = Line(
+            *(record, order, plea, terms, toolbox, self._clock),
+            announcement=said_first,
+            recording=agent.profile.recording,
+        )
         line.noted(SCRIPT, _script(agent, session, said_first))
         return line
 
@@ -274,7 +278,7 @@ class Office:
             limit_seconds=record.time_limit_seconds,
             ring_seconds=self._house.ring_seconds,
             record=record.record,
-            recording_callback=twiml.recording_url(here, record.id) if record.record else None,
+            recording_callback=twiml.recording_url(here, record.id),
             machine_detection=detection,
             amd_callback=twiml.amd_url(here, record.id) if detection != "off" else None,
         )

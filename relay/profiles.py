@@ -193,6 +193,10 @@ class Profile(BaseModel):
     transfers: dict[PersonName, PersonNumber] = Field(
         default={}, description="Whom `transfer_call` may hand a call over to: names, and their numbers."
     )
+    recording: Literal["off", "disclosed", "call"] = Field(
+        default="off",
+        description="What is recorded: nothing, what follows the disclosure, or all of the call.",
+    )
     variables: dict[str, str] = Field(
         default={}, description="Defaults of the variables; one without must come with the call."
     )

@@ -20,6 +20,7 @@ from relay.line import UNCONNECTED, Line
 from relay.meter import Meter
 from relay.outcomes import Blame, Ending, Reason
 from relay.parting import being_transferred
+from relay.recordings import Recordings
 from relay.store import (
     LEASE_SECONDS,
     PAST_LIMIT_SECONDS,
@@ -42,6 +43,7 @@ RECONCILE_SECONDS = 30.0
 PURGE_SECONDS = 3600.0  # the periods are days
 ENDS_AT_ONCE = 20  # looked after in one round: a question and perhaps a hang-up each
 UNCONFIRMED = timedelta(hours=4)  # Twilio ends a call by itself then, whatever became of our hang-ups
+ASKED_AT_ONCE = 500  # calls in one question to the ledger
 ORPHANS_AT_ONCE = 20  # claimed in one transaction; other nodes claim the next ones meanwhile
 
 log = structlog.get_logger(subsystem="calls")
@@ -61,6 +63,7 @@ class Reconciler:
         retention: Retention,
         meter: Meter,
         traces: Traces,
+        recordings: Recordings,
     ) -> None:
         self._node = node
         self._switchboard = switchboard
@@ -71,6 +74,7 @@ class Reconciler:
         self._retention = retention
         self._meter = meter
         self._traces = traces
+        self._recordings = recordings
         self._leases_count_from = 0.0  # on trio's clock
         # Told by the ledger and not yet done; as many as the callbacks and requests of half a second.
         self._wishes: deque[Wish] = deque()
@@ -203,8 +207,19 @@ class Reconciler:
         while True:
             gone = await self._store.purge(self._retention, self._clock())
             if not gone.transcripts and not gone.evidence:
-                return
+                break
             log.info("records purged", transcripts=gone.transcripts, evidence=gone.evidence)
+        removed = await self._recordings.purge(self._retention.audio_seconds) + await self.erase_recordings()
+        if removed:
+            log.info("recordings removed", files=removed)
+
+    async def erase_recordings(self) -> int:
+        """Remove this node's recordings of people who were erased, on whatever node that was asked for."""
+        here, removed = await self._recordings.call_ids(), 0
+        for first in range(0, len(here), ASKED_AT_ONCE):
+            erased = await self._store.erased(here[first : first + ASKED_AT_ONCE])
+            removed += await self._recordings.erase(erased) if erased else 0
+        return removed
 
     def _let_others_renew(self) -> None:
         """The ledger may come back just before the next round: that one is left out too."""

@@ -39,6 +39,7 @@ from relay.meter import Meter
 from relay.outcomes import Blame, LegClosed, Reason
 from relay.probe import Probe
 from relay.reconciler import Reconciler
+from relay.recordings import open_recordings
 from relay.roster import Roster, overrides
 from relay.settings import ConfigurationError, Settings
 from relay.store import Retention, StoreError, open_spool
@@ -89,7 +90,6 @@ async def serve(
     task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run until the first signal has drained every call, or until cancelled. Raises ConfigurationError."""
-    accounts = settings.require_serving()
     trust, rulebook, rule_time = _trust(settings), _rulebook(settings), rule_time_from(settings.clock)
     roster, clock = Roster(settings), partial(datetime.now, UTC)
     house, retention = _house(settings), _retention(settings)
@@ -99,6 +99,7 @@ async def serve(
         async with (
             _open_ledger(settings, meter) as store,
             open_spool(store, settings.data_dir / "spool") as spool,
+            open_recordings(settings.record_dir) as recordings,
             _open_dialer(settings, clock) as carrier,
             aclosing(roster.web),
             open_listening() as listening,
@@ -118,29 +119,34 @@ async def serve(
                         clock=clock,
                         probe=Probe(trust.public_url, trust.auth_tokens[0]),
                         captures=Captures(settings.capture_dir),
+                        recordings=recordings,
                         traces=traces,
                         meter=meter,
                     )
                     meter.watch_calls(switchboard, house.max_calls, spool)
-                    reconciler = Reconciler(
-                        house.node, switchboard, store, spool, carrier, clock, retention, meter, traces
-                    )
-                    for tend in (reconciler.run, switchboard.agent_key.watch, meter.watch_loop):
-                        last.start_soon(tend)
+                    tending = (store, spool, carrier, clock, retention, meter, traces, recordings)
+                    reconciler = Reconciler(house.node, switchboard, *tending)
+                    _tend(last, reconciler.run, switchboard.agent_key.watch, meter.watch_loop)
                     app = create_app(
                         *_public(trust, switchboard, meter, listening),
                         *_operators(house, trust, switchboard, store, rulebook, roster, clock, rule_time),
+                        numbers_routes(store, trust.api_token, clock=clock, recordings=recordings),
                         proxies=settings.proxy_networks,
                     )
                     bound = await _listen(front, partial(serve_edge, app, settings.bind, stop=stop))
                     address = f"{bound[0]}:{bound[1]}"
-                    log.info("serving", address=address, public_url=accounts.public_url, compiled=IS_COMPILED)
+                    log.info("serving", address=address, public_url=trust.public_url, compiled=IS_COMPILED)
                     task_status.started(Running(switchboard, bound))
                     await _run_until_drained(switchboard, signals, settings.drain_seconds)
                     last.start_soon(_ignore, signals, name="late signals")
                     calls.cancel_scope.cancel()
                 stop.set()
             last.cancel_scope.cancel()
+
+
+def _tend(nursery: trio.Nursery, *tasks: Callable[[], Awaitable[object]]) -> None:
+    for task in tasks:
+        nursery.start_soon(task)
 
 
 def _public(
@@ -165,11 +171,10 @@ def _operators(
     clock: Callable[[], datetime],
     rule_time: Callable[[], datetime | None],
 ) -> tuple[Routes, ...]:
-    """Everything under `/v1`."""
+    """Everything under `/v1` but the lists."""
     token = trust.api_token
     return (
         operator_routes(switchboard, store, token, max_call_seconds=house.max_call_seconds),
-        numbers_routes(store, token, clock=clock),
         book_routes(store.books, token, clock=clock),
         evidence_routes(store, token),
         explain_routes(
@@ -238,6 +243,7 @@ def _retention(settings: Settings) -> Retention:
     return Retention(
         transcript_seconds=settings.keep_transcript_days * DAY_SECONDS,
         evidence_seconds=settings.keep_evidence_days * DAY_SECONDS,
+        audio_seconds=settings.keep_audio_days * DAY_SECONDS,
     )
 
 

@@ -215,6 +215,11 @@ class Settings(BaseModel):
         "Where each call's trace is sent (OTLP over HTTP); unset: none.",
         example="http://127.0.0.1:4318/v1/traces",
     )
+    record_dir: Path | None = _setting(
+        "RELAY_RECORD_DIR",
+        "The relay's own stereo recordings of calls that are recorded; unset: none.",
+        example="recordings",
+    )
     max_call_seconds: int = _setting(
         "RELAY_MAX_CALL_SECONDS", "Hard cap of a call, here and at Twilio.", 600, ge=60, le=14400
     )
@@ -226,6 +231,7 @@ class Settings(BaseModel):
         "RELAY_DRAIN_SECONDS", "How long SIGTERM lets live calls run.", 660, ge=0, le=86_400
     )
     keep_transcript_days: int = _setting("RELAY_KEEP_TRANSCRIPT_DAYS", "Days that speech is kept.", 30, ge=1)
+    keep_audio_days: int = _setting("RELAY_KEEP_AUDIO_DAYS", "Days that own recordings are kept.", 30, ge=1)
     keep_evidence_days: int = _setting("RELAY_KEEP_EVIDENCE_DAYS", "Days that records are kept.", 2190, ge=1)
     clock: AwareDatetime | None = _setting(
         "RELAY_CLOCK",

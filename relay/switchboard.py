@@ -26,6 +26,7 @@ from relay.meter import Meter
 from relay.outcomes import Blame, Ending, Farewell, Reason, Refusal
 from relay.parting import being_left, being_transferred
 from relay.placing import Agents, CallRequest, House, Office, same_call
+from relay.recordings import Recordings
 from relay.script import Announcement
 from relay.store import (
     CallRecord,
@@ -77,6 +78,7 @@ class Switchboard:
         clock: Callable[[], datetime],
         probe: Callable[[], Awaitable[Refusal | None]],
         captures: Captures,
+        recordings: Recordings,
         traces: Traces,
         meter: Meter,
     ) -> None:
@@ -93,6 +95,7 @@ class Switchboard:
             spool=spool,
             custody=self._custody,
             captures=captures,
+            recordings=recordings,
             traces=traces,
             prices=house.prices,
             clock=clock,
@@ -332,12 +335,10 @@ class Switchboard:
 
     async def recorded(self, call_id: str, callback: RecordingCallback) -> None:
         """A recording is ready: its reference goes into the timeline, mostly behind the end of the call."""
-        fields = {"recording_sid": callback.recording_sid}
-        line = self.line(call_id)
-        if line is not None and line.record.status is not Status.ENDED:
-            line.noted("recording", fields)
+        if (line := self.line(call_id)) is not None and line.record.status is not Status.ENDED:
+            line.noted("recording", callback.fields)
         else:
-            await self._custody.tell(call_id, callback.call_sid, "recording", fields)
+            await self._custody.tell(call_id, callback.call_sid, "recording", callback.fields)
 
     async def admit(self, call_id: str, attempt: int, call_sid: str) -> Line | None:
         """The call that a genuine token names, once a token; None when it is spent, over or another's.

@@ -227,6 +227,10 @@ class Link(Carrier):
         listed = [phone for phone in self._world.listed[to] if phone.created_at >= since]
         return [CarrierCall(phone.sid, phone.status, to, phone.created_at) for phone in listed]
 
+    async def record(self, sid: str, callback: str) -> str | Unavailable:
+        await trio.lowlevel.checkpoint()
+        return Unavailable(None, None, "not recorded")
+
     async def notices(self, sid: str) -> list[Notice] | Unavailable:
         await trio.lowlevel.checkpoint()
         return []

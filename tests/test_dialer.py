@@ -524,6 +524,33 @@ async def test_notices_come_in_order_with_their_remedies() -> None:
     assert api.requests[0].target.startswith(CALL_PATH.replace(".json", "/Notifications.json"))
 
 
+RECORDING = "RE" + "3" * 32
+
+
+async def test_a_live_call_is_recorded_both_sides_apart() -> None:
+    callback = "https://relay.example/twilio/recording?call=call_1"
+    async with dialer_against(says(201, {"sid": RECORDING, "status": "in-progress"})) as (dialer, api):
+        assert await dialer.record(CALL_SID, callback) == RECORDING
+    assert api.requests[0].target == CALL_PATH.replace(".json", "/Recordings.json")
+    assert dict(api.requests[0].form) == {
+        "RecordingChannels": "dual",
+        "RecordingStatusCallback": callback,
+    }
+
+
+async def test_a_call_that_twilio_does_not_know_to_be_live_is_asked_for_again(
+    patient_clock: trio.testing.MockClock,
+) -> None:
+    early = says(400, {"code": 21220, "message": "not eligible", "status": 400})
+    async with dialer_against(early, says(201, {"sid": RECORDING})) as (dialer, api):
+        assert await dialer.record(CALL_SID, "https://relay.example/") == RECORDING
+    async with dialer_against(early, early, early) as (dialer, api):
+        assert await dialer.record(CALL_SID, "https://relay.example/") == Unavailable(
+            21220, 400, explain(21220)
+        )
+        assert len(api.requests) == 3
+
+
 async def test_the_account_tells_whether_it_is_on_trial() -> None:
     async with dialer_against(says(200, {"friendly_name": "Ours", "status": "active", "type": "Trial"})) as (
         dialer,

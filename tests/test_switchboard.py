@@ -51,6 +51,7 @@ from relay.outcomes import Blame, Ending, LegClosed, Reason, Refusal
 from relay.placing import Agent, Cast
 from relay.profiles import Profile
 from relay.reconciler import Reconciler
+from relay.recordings import NO_RECORDINGS, Recordings
 from relay.script import Overrides
 from relay.store import CallRecord, ListEntry, MemoryStore, Spool, Status, Store, StoreError, Wish, Written
 from relay.store.ledger import Judge, Retention
@@ -126,6 +127,8 @@ class FakeCarrier:
         self.permits: list[Permit] = []  # one for each order that was sent
         self.hung_up: list[tuple[str, float]] = []
         self.asked: list[str] = []
+        self.recorded: list[tuple[str, str]] = []
+        self.record_answer: str | Unavailable = "RE" + "0" * 32
 
     @property
     def dialled(self) -> list[str]:
@@ -156,6 +159,11 @@ class FakeCarrier:
         if isinstance(self.hang_up_answer, HungUp) and isinstance(self.status, CarrierCall):
             self.status = replace(self.status, status=CarrierStatus.COMPLETED)
         return self.hang_up_answer
+
+    async def record(self, sid: str, callback: str) -> str | Unavailable:
+        await trio.sleep(0.1)
+        self.recorded.append((sid, callback))
+        return self.record_answer
 
     async def status_of(self, sid: str) -> CarrierCall | Unavailable | None:
         self.asked.append(sid)
@@ -261,6 +269,7 @@ class Desk:
         calls_per_hour: int = 1_000_000,
         profile: Profile = PROFILE,
         tools: Sequence[Tool] = (),
+        recordings: Recordings = NO_RECORDINGS,
     ) -> None:
         self.nursery = nursery
         self.calls = calls
@@ -298,6 +307,7 @@ class Desk:
             clock=clock,
             probe=self.probe,
             captures=Captures(folder),
+            recordings=recordings,
             traces=self.traces,
             meter=self.meter,
         )
@@ -311,6 +321,7 @@ class Desk:
             retention=Retention(),
             meter=self.meter,
             traces=self.traces,
+            recordings=recordings,
         )
         self.unreachable: Refusal | None = None
 

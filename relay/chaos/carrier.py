@@ -299,6 +299,11 @@ class FarCarrier:
         found = [call for call in self.calls.values() if call.order.to == to]
         return [CarrierCall(call.sid, call.status, to) for call in found]
 
+    async def record(self, sid: str, callback: str) -> str | Unavailable:
+        """Nobody orders that here."""
+        await self._reach()
+        return Unavailable(None, None, "not recorded")
+
     async def notices(self, sid: str) -> list[Notice] | Unavailable:
         """Nothing is ever noted down."""
         await self._reach()

@@ -21,6 +21,7 @@ from relay.outcomes import Refusal
 from relay.placing import Agent, Cast
 from relay.profiles import Profile
 from relay.reconciler import Reconciler
+from relay.recordings import NO_RECORDINGS
 from relay.script import Overrides
 from relay.store import Retention, Spool, Store
 from relay.switchboard import House, Switchboard
@@ -67,11 +68,12 @@ def build_node(
         clock=clock,
         probe=_reachable,
         captures=Captures(None),
+        recordings=NO_RECORDINGS,
         traces=Traces(),
         meter=meter,
     )
     return switchboard, Reconciler(
-        _NODE, switchboard, ledger, spool, carrier, clock, Retention(), meter, Traces()
+        _NODE, switchboard, ledger, spool, carrier, clock, Retention(), meter, Traces(), NO_RECORDINGS
     )
 
 

@@ -99,6 +99,8 @@ class Carrier:
                 return 200, self._update(self._find(sid), fields)
             case "GET", ["Calls", sid]:
                 return 200, self._find(sid).resource()
+            case "POST", ["Calls", sid, "Recordings"]:
+                return 201, self._record(self._find(sid), fields)
             case "GET", ["Calls", sid, "Notifications"]:
                 return 200, self._list_notifications(self._find(sid))
         raise _NOT_FOUND
@@ -142,6 +144,10 @@ class Carrier:
             raise ApiError(400, 21220, "Call is not in-progress. Cannot redirect.")
         call.hang_up(status)
         return {**call.resource(), "status": status}
+
+    def _record(self, call: PlacedCall, form: Form) -> dict[str, Any]:
+        call.ledger.record("phone", "received", "record", dict(form))
+        return call.recordings.order(form, call.status, call.answered_at)
 
     def _find(self, sid: str) -> PlacedCall:
         if sid not in self.calls:

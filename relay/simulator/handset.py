@@ -30,7 +30,10 @@ _READ_BYTES = 65536
 
 
 class Handset:
-    """One call's end at the person. `violations` are messages that Twilio would not have taken."""
+    """One call's end at the person. `violations` are messages that Twilio would not have taken.
+
+    `said` is what the callee said, `heard` what the telephone played: μ-law on one timeline, equally long.
+    """
 
     def __init__(
         self,
@@ -40,6 +43,8 @@ class Handset:
         on_notice: Callable[[Notice], None],
     ) -> None:
         self.violations: list[str] = []
+        self.said = bytearray()
+        self.heard = bytearray()
         self._on_notice = on_notice
         self._stream = stream
         self._writer = writer
@@ -63,6 +68,8 @@ class Handset:
             await trio.sleep_until(started_at + number * FRAME_SECONDS)
             frame, marks = self._playout.play_frame()
             moment = self._callee.live_frame(frame)
+            self.said += moment.said
+            self.heard += frame
             for notice in moment.notices:
                 self._on_notice(notice)
             texts = [self._writer.mark(name) for name in marks]

@@ -25,6 +25,7 @@ from relay.simulator.http import Form
 from relay.simulator.ledger import Ledger
 from relay.simulator.media_stream import StreamWriter
 from relay.simulator.phone import Phone
+from relay.simulator.recording import CarrierRecordings
 from relay.simulator.rest import API_VERSION, TERMINAL, DialOrder, Notification, call_resource, rfc2822
 from relay.simulator.scenario import Scenario
 from relay.simulator.signing import sign
@@ -106,6 +107,7 @@ class PlacedCall:
         self.finished = trio.Event()  # over, and the last callback delivered
         self._course = trio.CancelScope()
         self._sequence = 0
+        self.recordings = CarrierRecordings(network, self.sid, self._note, self._violate, self._post_later)
         self._outbox, self._waiting = trio.open_memory_channel[tuple[str, str, Form]](WAITING_CALLBACKS)
 
     @property
@@ -138,6 +140,7 @@ class PlacedCall:
                     await self._live()
                 self.ended_at = self._network.wall()
                 self._enter(self._verdict or "completed", "completed")
+                self.recordings.ended(self.ended_at)
         self.finished.set()
 
     async def _live(self) -> None:
@@ -154,6 +157,7 @@ class PlacedCall:
             return
         self.answered_at = self._network.wall()
         self._enter("in-progress", "answered")
+        self.recordings.answered(order.recording)
         limit_at = trio.current_time() + order.limit_seconds
         self._course.deadline = limit_at + STOP_SECONDS
         async with trio.open_nursery() as nursery:
@@ -344,12 +348,8 @@ class PlacedCall:
             ("ApiVersion", API_VERSION),
             ("Direction", "outbound-api"),
             ("CallerName", ""),
-            ("FromCity", ""),
-            ("FromState", ""),
-            ("FromCountry", "US"),
-            ("ToCity", ""),
-            ("ToState", ""),
-            ("ToCountry", "US"),
+            *[(f"{end}{part}", "") for end in ("From", "To") for part in ("City", "State")],
+            *[(f"{end}Country", "US") for end in ("From", "To")],
         ]
 
     def _post_later(self, event: str, url: str, form: Form) -> None:
@@ -362,7 +362,7 @@ class PlacedCall:
         """One after the other, beside the call: a slow service does not hold up the call itself."""
         async for event, url, form in self._waiting:
             fields = dict(form)
-            told = fields.get("StreamEvent") or fields.get("AnsweredBy") or fields["CallStatus"]
+            told = fields.get("StreamEvent") or fields.get("AnsweredBy") or fields.get("CallStatus", "it")
             try:
                 answer = await self._network.post(url, form)
             except Unreachable as error:

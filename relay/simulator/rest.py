@@ -65,6 +65,7 @@ class DialOrder:
     limit_seconds: int
     machine_detection: str | None = None  # Enable or DetectMessageEnd
     amd_callback: str | None = None
+    recording: Form | None = None  # what is said of the recording that begins with the answer, if one does
 
 
 def read_dial_order(form: Form) -> tuple[DialOrder, list[str]]:
@@ -106,6 +107,7 @@ def read_dial_order(form: Form) -> tuple[DialOrder, list[str]]:
         limit_seconds=_read_seconds(one, "TimeLimit", default=14400, top=86400, code=20422),
         machine_detection=detection,
         amd_callback=one.get("AsyncAmdStatusCallback"),
+        recording=form if one.get("Record", "false").lower() == "true" else None,
     )
     for name in ("Method", "StatusCallbackMethod", "RecordingStatusCallbackMethod"):
         if one.get(name, "POST") != "POST":

@@ -107,6 +107,7 @@ class Retention:
     transcript_seconds: float = 30 * 86_400.0  # what was said, and what tools were told and answered
     evidence_seconds: float = 6 * 365 * 86_400.0  # everything else: five years are the law's, one is a margin
     nonce_seconds: float = 86_400.0
+    audio_seconds: float = 30 * 86_400.0  # the relay's own recordings, which are no part of the ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +265,9 @@ class Store(Protocol):
 
     async def erase(self, number: str, who: str, at: datetime) -> Erasure:
         """Take out what is known of a person; digests stay, and a keyed hash on the suppression list."""
+
+    async def erased(self, call_ids: Collection[str]) -> set[str]:
+        """Those of these calls whose person was erased, or whose period is over."""
 
     async def purge(self, retention: Retention, now: datetime) -> Purge:
         """Take out what is past its period."""

@@ -374,6 +374,10 @@ class MemoryStore(Store):
             await self.suppress([ListEntry(None, Listing.ADDED, "erasure", who, at, subject=number)])
         return Erasure(tuple(kept.record.id for kept in ended), deferred, recordings)
 
+    async def erased(self, call_ids: Collection[str]) -> set[str]:
+        await trio.lowlevel.checkpoint()
+        return {call_id for call_id in call_ids if call_id in self._calls and self._calls[call_id].erased}
+
     async def purge(self, retention: Retention, now: datetime) -> Purge:
         await trio.lowlevel.checkpoint()
 
@@ -391,7 +395,6 @@ class MemoryStore(Store):
             kept.empty()
         self.books.forget_calls({kept.record.id for kept in whole})
         old = now - timedelta(seconds=retention.nonce_seconds)
-        spent = [nonce for nonce, at in self._nonces.items() if at <= old]
-        for nonce in spent:
-            del self._nonces[nonce]
-        return Purge(len(spoken), len(whole), len(spent))
+        unspent = {nonce: at for nonce, at in self._nonces.items() if at > old}
+        spent, self._nonces = len(self._nonces) - len(unspent), unspent
+        return Purge(len(spoken), len(whole), spent)

@@ -204,6 +204,9 @@ class SqlStore(Store):
         subject = self._subject(number)
         return await self._run(lambda c: sql_subjects.erase(c, subject, who, at), durable=True)
 
+    async def erased(self, call_ids: Collection[str]) -> set[str]:
+        return await self._run(lambda c: sql_subjects.erased(c, call_ids))
+
     async def purge(self, retention: Retention, now: datetime) -> Purge:
         return await self._run(lambda c: sql_subjects.purge(c, retention, now))
 

@@ -6,7 +6,7 @@ Knows no thread, no deadline, no engine and no key: a number comes with its subj
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -245,6 +245,11 @@ def _recordings(connection: sa.Connection, ids: Sequence[str]) -> tuple[str, ...
     theirs = entries.c.call_id.in_(ids) & (entries.c.kind == Kind.EVENT.value)
     named = sa.select(entries.c.body).where(theirs, entries.c.body.contains("recording_sid"))
     return recordings_in(json.loads(body) for body in connection.execute(named).scalars())
+
+
+def erased(connection: sa.Connection, ids: Collection[str]) -> set[str]:
+    """Which of these calls hold nothing of anybody any more."""
+    return set(connection.execute(sa.select(calls.c.id).where(calls.c.id.in_(ids), calls.c.erased)).scalars())
 
 
 def _empty(connection: sa.Connection, ids: Sequence[str]) -> None:

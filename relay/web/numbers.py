@@ -19,6 +19,7 @@ from quart_schema import security_scheme, validate_querystring, validate_request
 
 from relay.compliance import OWN_LIST, Consent, ConsentForm, Purpose, Revocation
 from relay.compliance.numbers import is_e164
+from relay.recordings import NO_RECORDINGS, Recordings
 from relay.store import Store
 from relay.store.ledger import ListEntry, Listing
 from relay.store.list_csv import (
@@ -120,12 +121,14 @@ class EraseQuery(Body):
     who: Who = OPERATOR
 
 
-def numbers_routes(store: Store, api_token: str | None, *, clock: Clock) -> Blueprint:
-    """`/v1/dnc`, `/v1/consents` and `/v1/subjects`."""
+def numbers_routes(
+    store: Store, api_token: str | None, *, clock: Clock, recordings: Recordings = NO_RECORDINGS
+) -> Blueprint:
+    """`/v1/dnc`, `/v1/consents` and `/v1/subjects`; `recordings` are those of this node."""
     routes = bearer_only("numbers", api_token)
     _add_list_routes(routes, store, clock)
     _add_consent_routes(routes, store, clock)
-    _add_subject_routes(routes, store, clock)
+    _add_subject_routes(routes, store, recordings, clock)
     return routes
 
 
@@ -269,7 +272,7 @@ def _add_consent_routes(routes: Blueprint, store: Store, clock: Clock) -> None:
 # ---- subjects ----------------------------------------------------------------------------------------------
 
 
-def _add_subject_routes(routes: Blueprint, store: Store, clock: Clock) -> None:
+def _add_subject_routes(routes: Blueprint, store: Store, recordings: Recordings, clock: Clock) -> None:
     @routes.get("/subjects/<number>")
     @security_scheme([{"bearer": []}])
     async def subject(number: str) -> ResponseReturnValue:
@@ -289,6 +292,7 @@ def _add_subject_routes(routes: Blueprint, store: Store, clock: Clock) -> None:
         if not is_e164(number):
             return _not_e164("the number in the path")
         erasure = await store.erase(number, query_args.who, clock())
+        await recordings.erase(erasure.erased)  # those of other nodes go with their next round
         answer = {"erased": list(erasure.erased), "deferred": list(erasure.deferred)}
         answer["recordings"] = list(erasure.recordings)
         return jsonify(answer), 202 if erasure.deferred else 200

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from relay.outcomes import WireError
 from relay.wire.signature import Form
@@ -155,6 +155,13 @@ class RecordingCallback:
     duration_seconds: int | None = None
     channels: int | None = None
     error_code: int | None = None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What is kept of it: a reference, and no address that anybody could be sent to."""
+        told = {"seconds": self.duration_seconds, "error_code": self.error_code}
+        known = {name: value for name, value in told.items() if value is not None}
+        return {"recording_sid": self.recording_sid, "status": self.status.value, **known}
 
 
 @dataclass(frozen=True, slots=True)
