@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -19,6 +20,7 @@ import trio
 from relay.rehearsal import ACCOUNT_SID, Performance, Stage, Unplayed, open_stage
 from relay.service import LAST_WORD_SECONDS, WAITED_FOR_SECONDS
 from relay.simulator.ledger import Entry, Ledger
+from relay.store.sql import open_store
 from tests.e2e.scenes import AGENTS, EXPLANATION, scene
 
 TALK = {"turn": [{"say": "Yes?", "pause_seconds": 0.2}]}
@@ -195,24 +197,42 @@ def test_the_outside_rig_finds_nothing_to_object_to(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bind", ["127.0.0.1:{taken}", "nowhere.invalid:80"])
 def test_serve_says_why_it_cannot_listen_and_exits_with_2(bind: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        settings = {
-            "PUBLIC_URL": "http://127.0.0.1:1",
-            "TWILIO_ACCOUNT_SID": ACCOUNT_SID,
-            "TWILIO_AUTH_TOKEN": "token",
-            "TWILIO_FROM_NUMBER": "+12025550100",
-            "ASSEMBLYAI_API_KEY": "key",
-            "RELAY_BIND": bind.format(taken=taken.getsockname()[1]),
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-        }
-        done = subprocess.run(
-            [sys.executable, "-m", "relay", "serve"],
-            env=settings,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        done = serve(tmp_path, RELAY_BIND=bind.format(taken=taken.getsockname()[1]))
     assert done.returncode == 2
     assert "RELAY_BIND: cannot listen there" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("url", ["sqlite:///relay.db", "sqlite:///../{folder}/relay.db"])
+async def test_a_second_process_on_one_sqlite_file_says_what_to_do_and_exits_with_2(
+    url: str, tmp_path: Path
+) -> None:
+    async with open_store(f"sqlite:///{tmp_path / 'relay.db'}", b"of the tests"):
+        url = url.format(folder=tmp_path.name)
+        done = await trio.to_thread.run_sync(partial(serve, tmp_path, RELAY_DATABASE_URL=url))
+    assert done.returncode == 2
+    assert "relay.db is open in another process" in done.stderr
+    assert "PostgreSQL" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def serve(folder: Path, **changes: str) -> subprocess.CompletedProcess[str]:
+    """A service that is not expected to live."""
+    settings = {
+        "PUBLIC_URL": "http://127.0.0.1:1",
+        "TWILIO_ACCOUNT_SID": ACCOUNT_SID,
+        "TWILIO_AUTH_TOKEN": "token",
+        "TWILIO_FROM_NUMBER": "+12025550100",
+        "ASSEMBLYAI_API_KEY": "key",
+        "RELAY_BIND": "127.0.0.1:0",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "relay", "serve"],
+        env=settings | changes,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )

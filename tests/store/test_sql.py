@@ -23,7 +23,7 @@ from relay.compliance.case import DialRequest, Facts, Purpose, Revocation
 from relay.compliance.gate import Permit, Refused
 from relay.compliance.verdict import Verdict, passed
 from relay.outcomes import Blame, Ending, Reason, Refusal
-from relay.store import Books, CallRecord, Slot, StoreError, sql_calls, sql_holds
+from relay.store import Books, CallRecord, Slot, StoreError, Written, open_spool, sql_calls, sql_holds
 from relay.store import sql as sql_store
 from relay.store.chain import Integrity
 from relay.store.ledger import ListEntry, Listing, WishKind
@@ -104,6 +104,48 @@ async def test_a_database_of_a_newer_version_is_left_alone(url: str, behind_its_
     with pytest.raises(StoreError, match="newer version"):
         async with open_store(url, KEY):
             pass
+
+
+async def test_a_migration_that_fails_in_the_middle_leaves_nothing_of_itself(
+    url: str, behind_its_back: sa.Engine
+) -> None:
+    with behind_its_back.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE slots (mine INTEGER)"))  # the name that a later one wants
+    with pytest.raises(StoreError):
+        async with open_store(url, KEY):
+            pass
+    assert sa.inspect(behind_its_back).get_table_names() == ["slots"]
+    with behind_its_back.begin() as connection:
+        connection.execute(sa.text("DROP TABLE slots"))
+    async with open_store(url, KEY) as store:
+        await store.add(a_call())
+
+
+async def test_a_full_disk_takes_no_new_call_and_loses_no_word_of_a_live_one(tmp_path: Path) -> None:
+    def room_for(connection: sa.Connection, pages: int) -> None:
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+    async def fill(store: SqlStore) -> None:
+        while True:
+            await store.add(a_call(variables={"name": "Ada" * 500}))
+
+    url = f"sqlite:///{tmp_path / 'relay.db'}"
+    async with open_store(url, KEY) as store, open_spool(store, tmp_path / "spool") as spool:
+        record = await store.add(a_call())
+        await store._run(lambda c: room_for(c, 1))  # as many as there are already: SQLite raises it to that
+        with pytest.raises(StoreError, match="full"):
+            await fill(store)
+        for number in range(200):
+            record.note(record.started_at, f"word {number}", said="Ada" * 100)
+        record.ending, record.ended_at = ENDED, record.started_at
+        assert await spool.save(record) is Written.SPOOLED
+        assert "full" in (spool.problem or "")
+        await store._run(lambda c: room_for(c, 100_000))
+        with trio.fail_after(10):
+            await spool.wait_written()
+        found = await store.get(record.id)
+        assert found is not None
+        assert (found.ending, found.entries) == (ENDED, record.entries)
 
 
 @pytest.mark.parametrize(
