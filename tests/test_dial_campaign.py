@@ -77,6 +77,7 @@ class World:
         self.listed: defaultdict[str, list[Phone]] = defaultdict(list)  # by number, ours and others'
         self.orders: list[tuple[str, str, Permit]] = []  # each request that was sent: call, number, permit
         self.carried_out: Counter[str] = Counter()  # by call, what rang or may have
+        self.callbacks: Counter[str] = Counter()
         self.foreign_hang_ups = 0
         self.documents: Counter[Document] = Counter()
         self.node: Node | None = None
@@ -148,7 +149,9 @@ class World:
     def _tell(self, phone: Phone, status: CarrierStatus) -> None:
         for times in range(2):
             if self.rng.random() < (LOST if times == 0 else 1 - REPEATED):
+                self.callbacks["lost"] += times == 0
                 continue
+            self.callbacks["repeated"] += times
             late_seconds = self.rng.uniform(1, 20) if self.rng.random() < LATE else 0.05
             self._nursery.start_soon(self._deliver, phone, status, late_seconds)
 
@@ -374,6 +377,9 @@ async def test_ten_thousand_calls(autojump_clock: MockClock, quiet: None) -> Non
         await check_campaign(campaign, records, calls)
         assert campaign.world.documents[Document.CONNECT] > calls / 4
         assert len(campaign.world.foreign) > calls * AMBIGUOUS * FOREIGN / 2
+        assert min(campaign.world.callbacks[kind] for kind in ("lost", "repeated")) > calls / 4
+        assert campaign.world.node is not None
+        assert campaign.world.node.name == f"node-{1 + calls // 500}"
         nursery.cancel_scope.cancel()
 
 
