@@ -66,6 +66,12 @@ class CancelReply(msgspec.Struct, frozen=True):
     reply_id: str
 
 
+class KeysOver(msgspec.Struct, frozen=True):
+    """Keys that were to sound at the phone have done so; or they could not."""
+
+    heard: bool
+
+
 class OpenSession(msgspec.Struct, frozen=True):
     """Open another session with the agent; the one before it is given up.
 
@@ -134,6 +140,7 @@ Action: TypeAlias = (
     | SendToolResult
     | CreateReply
     | CancelReply
+    | KeysOver
     | OpenSession
     | RetryWithoutVoice
     | Transcribe

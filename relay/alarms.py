@@ -21,6 +21,7 @@ class Watch(Enum):
     FILLER = auto()  # the agent owes an answer: the callee is told that they were heard,
     NUDGE = auto()  # the agent that it is its turn,
     DEAD_AIR = auto()  # and the call is given up
+    TOOL = auto()  # a function takes long
     LULL = auto()  # nobody speaks
     MONOLOGUE = auto()  # the agent speaks, and nobody answers
     ANSWER = auto()  # whoever has picked up says nothing

@@ -22,6 +22,7 @@ from relay.actions import (
     CreateReply,
     EndCall,
     ForwardToAgent,
+    KeysOver,
     Note,
     OpenSession,
     OptOut,
@@ -42,6 +43,7 @@ from relay.outcomes import Blame, Ending, LegClosed, Reason, WireError
 from relay.terms import Diary, Terms
 from relay.tool_runs import TOOL_CALLS
 from relay.tools import Toolbox, ToolOutcome
+from relay.voice import Voice
 from relay.wire import agent as agent_wire
 from relay.wire import phone as phone_wire
 
@@ -91,6 +93,7 @@ class Call:
         )
         self._to_agent = ToAgent(self._dialogue, self._agent, stream_sid)
         self._to_phone = self._agent.crossing = ToPhone(self._dialogue, phone, stream_sid)
+        self._voice = Voice(self._dialogue.errands, self._attempt)
         self._live = trio.CancelScope()
         self._cap_at = answered_at + terms.time_limit_seconds
         self._wind_up_at = self._cap_at - min(WIND_UP_SECONDS, terms.time_limit_seconds / 4)
@@ -264,12 +267,10 @@ class Call:
                 self._tool_calls.send_nowait(action)
                 if self._tools.opts_out(action.name):  # not after its run: the callee may hang up meanwhile
                     self._perform(self._dialogue.opt_out("tool", trio.current_time()))
-            case SendToolResult(call_id, result, is_error):
-                self._agent.send(agent_wire.tool_result(call_id, result, is_error=is_error))
-            case CreateReply(instructions):
-                self._agent.send(agent_wire.reply_create(instructions))
-            case CancelReply(reply_id):
-                self._agent.send(agent_wire.reply_cancel(reply_id))
+            case SendToolResult() | CreateReply() | CancelReply():
+                self._agent.send(_to_agent(action))
+            case KeysOver():
+                self._voice.keys_over(action)
             case OpenSession():
                 self._agent.reopen(action)
             case RetryWithoutVoice():
@@ -304,7 +305,7 @@ class Call:
 
     async def _run_tool(self, run: RunTool) -> None:
         started_at = trio.current_time()
-        outcome = await self._tools.run(run.name, run.arguments, run.call_id)
+        outcome = await self._tools.run(run.name, run.arguments, run.call_id, self._voice)
         now = trio.current_time()
         self._diary.noted(
             "tool",
@@ -318,7 +319,7 @@ class Call:
         self._agent.remember(f"function {run.name}", outcome.result)
         self.transfer_to = outcome.transfer_to or self.transfer_to
         self._attempt(
-            lambda now: self._dialogue.on_tool(
+            lambda now: self._dialogue.errands.result(
                 run.call_id, outcome.result, now, is_error=outcome.is_error, then=_then(outcome)
             ),
             now,
@@ -346,6 +347,16 @@ class Call:
                 wound_up = True
                 self.wind_up(Ending(Blame.US, Reason.TIME_LIMIT), within_seconds=self._cap_at - now)
             self._attempt(self._dialogue.on_time, now)
+
+
+def _to_agent(action: SendToolResult | CreateReply | CancelReply) -> bytes:
+    match action:
+        case SendToolResult(call_id, result, is_error):
+            return agent_wire.tool_result(call_id, result, is_error=is_error)
+        case CreateReply(instructions):
+            return agent_wire.reply_create(instructions)
+        case CancelReply(reply_id):
+            return agent_wire.reply_cancel(reply_id)
 
 
 def _then(outcome: ToolOutcome) -> AfterTool | None:

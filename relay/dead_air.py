@@ -26,7 +26,16 @@ NUDGE = "Answer what the person said last, in one short sentence."
 class DeadAir:
     """Counts from what the callee said, or from a tool's result, to the first sound of a reply."""
 
-    __slots__ = ("_alarms", "_filler", "_goodbye", "_is_paused", "_playout", "_replies", "_watches")
+    __slots__ = (
+        "_alarms",
+        "_filler",
+        "_goodbye",
+        "_is_paused",
+        "_playout",
+        "_replies",
+        "_tool_filler_seconds",
+        "_watches",
+    )
 
     def __init__(
         self,
@@ -43,6 +52,7 @@ class DeadAir:
         self._goodbye = goodbye
         self._filler = filler
         self._is_paused = False
+        self._tool_filler_seconds = limits.tool_filler_seconds
         self._watches = {
             Watch.FILLER: limits.filler_seconds,
             Watch.NUDGE: limits.nudge_seconds,
@@ -57,21 +67,32 @@ class DeadAir:
     def owe(self, now: float) -> None:
         """The agent is to speak now."""
         self._is_paused = False
+        self._alarms.drop(Watch.TOOL)
         for watch, seconds in self._watches.items():
             self._alarms.set(watch, now + seconds)
 
     def stop(self) -> None:
         """It is heard, or somebody else's turn."""
         self._is_paused = False
-        for watch in self._watches:
+        for watch in (*self._watches, Watch.TOOL):
             self._alarms.drop(watch)
 
     def tool_called(self, now: float, *, is_running: bool) -> None:
         """A function was asked for. One that does not run here brings no result: the answer is owed still."""
         if is_running:
             self.stop()
+            self._alarms.set(Watch.TOOL, now + self._tool_filler_seconds)
         else:
             self.owe(now)
+
+    def tool_is_slow(self, now: float) -> Sequence[Action]:
+        """It runs still: say that somebody is at it, unless the phone plays something anyway."""
+        if self._goodbye.is_begun or self._playout.sounds_until > now:
+            return ()
+        return self._fill(now)
+
+    def _fill(self, now: float) -> Sequence[Action]:
+        return [Note("filler"), *announce(self._playout, self._filler, Purpose.CLIP, now)]
 
     def pause(self) -> None:
         """The callee makes a sound."""
@@ -90,7 +111,7 @@ class DeadAir:
             self.stop()
             return ()
         if watch is Watch.FILLER:
-            return [Note("filler"), *announce(self._playout, self._filler, Purpose.CLIP, now)]
+            return self._fill(now)
         if watch is Watch.NUDGE:
             return self._nudge(now)
         seconds = self._watches[Watch.DEAD_AIR]

@@ -21,11 +21,11 @@ from relay.actions import (
     OptOutWay,
     PlayOnPhone,
     SendMark,
-    SendToolResult,
     Transcribe,
 )
 from relay.alarms import Alarms, Watch
-from relay.goodbye import AfterTool, Goodbye
+from relay.errands import Errands
+from relay.goodbye import Goodbye
 from relay.hearing import Hearing
 from relay.interruption import Interruption
 from relay.keypad import Keypad
@@ -79,6 +79,9 @@ class Dialogue:
         )
         self._keypad = Keypad(
             terms.keys, standing, alarms, playout, replies, runs, goodbye, self._interruption, dogs
+        )
+        self.errands = Errands(
+            standing, playout, replies, runs, goodbye, self._watchdogs, self._keypad, terms
         )
 
     @property
@@ -148,6 +151,8 @@ class Dialogue:
                 return [*self._reception.heard(name, now), *self._keypad.give(now)]
             case Purpose.GOODBYE:
                 return self._goodbye.heard()
+            case Purpose.KEYS:
+                return self.errands.keys_heard()
             case Purpose.LAST_WORDS:
                 return self._leaving.over()
             case _:
@@ -308,7 +313,7 @@ class Dialogue:
         if is_spoken and self._goodbye.is_answered:
             return self._goodbye.said(now)
         marks = [SendMark(self._playout.mark(Purpose.REPLY))] if reply.was_sent else []
-        return [*marks, *self._goodbye.reply_ended(now), *self._keypad.give(now)]
+        return [*marks, *self._goodbye.reply_ended(now), *self.errands.reply_ended(now)]
 
     # ---- interruption --------------------------------------------------------------------------------------
 
@@ -328,30 +333,13 @@ class Dialogue:
         return [*cleared, *self._goodbye.interrupted(now)] if cleared and tail else cleared
 
     def _interrupted(self, now: float) -> Sequence[Action]:
-        self._tool_runs.forget()  # what this turn asked for must not leak into the next
+        self.errands.forget()  # what this turn asked for must not leak into the next
         self._watchdogs.interrupted()
         cleared = self._interruption.clear(now, "interrupted")
         if self._at.stage is Stage.OPENING:
             interrupted = Ending(Blame.AGENT, Reason.ERROR, "the opening was interrupted")
             return [*cleared, *self._leaving.apologise(interrupted, now)]
         return [*cleared, *self._goodbye.interrupted(now)]
-
-    # ---- tools ---------------------------------------------------------------------------------------------
-
-    def on_tool(
-        self, call_id: str, result: str, now: float, *, is_error: bool = False, then: AfterTool | None = None
-    ) -> Sequence[Action]:
-        """Answer the end of a tool run; a result of an interrupted turn is dropped, and so is its hang-up."""
-        if not self._tool_runs.is_wanted(call_id):
-            return (Note("tool result dropped"),)
-        answer = SendToolResult(call_id, result, is_error)
-        leave = self._goodbye.begin(now, then) if then and not is_error else ()
-        if self.is_ready:
-            self._watchdogs.tool_answered(now)
-            return (answer, *leave)
-        self._tool_runs.hold(answer)
-        self._goodbye.bereft()
-        return leave
 
     # ---- opting out ----------------------------------------------------------------------------------------
 

@@ -49,7 +49,10 @@ class Interruption:
         return self.clear(now, "key")
 
     def clear(self, now: float, why: str) -> list[Action]:
-        """The callee wants to speak; nothing to do where the phone holds nothing."""
+        """The callee wants to speak; nothing to do where the phone holds nothing, or must play it all."""
+        if self._playout.is_held(now):
+            self._replies.hush()
+            return []
         cleared = self.silence(now, active_goes_on=True)  # one that was cut is active no more
         if cleared:
             self._tally.barge_ins += 1

@@ -23,6 +23,9 @@ class Limits(BaseModel):
     filler_seconds: float = Field(default=5.0, ge=1, le=60)
     """The agent owes an answer: the slowest mode gives it in 4.5 s, and people take more for a fault."""
 
+    tool_filler_seconds: float = Field(default=3.0, ge=1, le=60)
+    """A function takes long: most answer within one, and the agent announces those that do not."""
+
     nudge_seconds: float = Field(default=10.0, ge=1, le=60)
     """Twice as long as any answer that was measured: nothing comes by itself any more."""
 

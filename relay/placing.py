@@ -99,6 +99,7 @@ class Agent:
             language=self.profile.language or LANGUAGE,
             opt_out_words=self.profile.opt_out_words,
             tools_are_ours=self.profile.agent_id is None,
+            tool_results=self.profile.tool_results,
         )
 
 

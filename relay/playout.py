@@ -22,6 +22,7 @@ class Purpose(StrEnum):
     GOODBYE = "goodbye"
     LAST_WORDS = "last-words"
     CLIP = "clip"
+    KEYS = "keys"
 
 
 class Playout:
@@ -29,13 +30,14 @@ class Playout:
 
     __slots__ = (
         *("_dirty", "_generation", "_hushed_at", "_marks", "_number"),
-        *("playing_until", "proven", "queued"),
+        *("held_until", "playing_until", "proven", "queued"),
     )
 
     def __init__(self) -> None:
         self.playing_until = 0.0
         self.queued = 0.0  # seconds of sound that were ever sent: positions in it never repeat
         self.proven = 0.0  # the position up to which marks prove that what was not cleared was played
+        self.held_until = 0.0  # what is queued may not be cleared before, keys being among it
         self._dirty = False
         self._hushed_at: float | None = None  # where silence is all that was queued last
         self._generation = 0
@@ -84,6 +86,10 @@ class Playout:
         purpose, position = self._marks.pop(name, (None, 0.0))
         self.proven = max(self.proven, position)
         return purpose
+
+    def is_held(self, now: float) -> bool:
+        """Whether the phone must play what it has."""
+        return now < self.held_until
 
     def played(self, now: float) -> float:
         """The position that the phone has reached by now, as far as can be told from here.

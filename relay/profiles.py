@@ -183,6 +183,10 @@ class Profile(BaseModel):
     )
     tools_file: str | None = Field(default=None, description="A Python file beside this one, with tools.")
     http_tools: tuple[HttpTool, ...] = Field(default=(), description="Tools that are HTTP services.")
+    tool_results: Literal["immediate", "reply-done"] = Field(
+        default="immediate",
+        description="When a tool's result goes to the agent: at once, or when it is silent.",
+    )
     clips: dict[ClipName, str] = Field(
         default={}, description="Sound files beside this one, instead of relay's own sentences."
     )

@@ -129,7 +129,7 @@ class _Player:
     def _return(self, at: float, message: dict[str, Any]) -> None:
         call_id, is_error = str(message["call_id"]), bool(message.get("is_error"))
         then = _THEN.get(self._tools.get(call_id, ""))
-        actions = self._dialogue.on_tool(call_id, "", at, is_error=is_error, then=then)
+        actions = self._dialogue.errands.result(call_id, "", at, is_error=is_error, then=then)
         self._take(at, f"tool {self._tools.get(call_id, '')}", actions)
 
     def _ring(self) -> None:

@@ -44,7 +44,7 @@ from relay.simulator.scenario import (
 from relay.simulator.speech import Voices
 from relay.store import Slot
 from relay.store.memory_books import MemoryBooks
-from relay.tools import CallContext, Desk, Toolbox, ToolOutcome
+from relay.tools import CallContext, Desk, Telephone, Toolbox, ToolOutcome
 
 CALLEE = "+12025550100"
 SAMPLE_DAYS = 14
@@ -147,9 +147,11 @@ class _ShownToolbox(Toolbox):
         super().__init__(stage.agent.tools, context)
         self._show = show
 
-    async def run(self, name: str, arguments: Mapping[str, Any], run_id: str) -> ToolOutcome:
+    async def run(
+        self, name: str, arguments: Mapping[str, Any], run_id: str, telephone: Telephone | None = None
+    ) -> ToolOutcome:
         self._show("tool", f"{name} {dict(arguments)}")
-        outcome = await super().run(name, arguments, run_id)
+        outcome = await super().run(name, arguments, run_id, telephone)
         self._show("tool", f"→ {'error: ' if outcome.is_error else ''}{outcome.result}")
         return outcome
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from relay.actions import OptOutWay, Role, TurnAnswered
 from relay.clips import Clips, shipped
@@ -44,6 +44,7 @@ class Terms:
     language: str = "en"  # BCP 47, of the plain words by which a callee opts out
     opt_out_words: tuple[str, ...] = ()  # phrases of the agent's own, beside those
     heard: bool = False  # the opening was, on an earlier stream of this call
+    tool_results: Literal["immediate", "reply-done"] = "immediate"  # when the agent gets them
     news: str = ""  # what the agent has to tell the callee first on this stream; none: what it greets with
     tools_are_ours: bool = True  # not those of a stored agent: AssemblyAI runs them itself
 

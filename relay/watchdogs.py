@@ -121,6 +121,8 @@ class Watchdogs:
 
     def ring(self, watch: Watch, now: float) -> Sequence[Action] | Ending:
         """One of the alarms went off; an Ending where the call is given up."""
+        if watch is Watch.TOOL:
+            return self._dead_air.tool_is_slow(now) if self._tool_runs.are_awaited else ()
         if watch not in (Watch.LULL, Watch.MONOLOGUE):
             return self._dead_air.ring(watch, now)
         if watch is Watch.MONOLOGUE:

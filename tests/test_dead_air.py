@@ -19,6 +19,7 @@ FILLER_SECONDS, NUDGE_SECONDS, DEAD_AIR_SECONDS = (
     PATIENT.nudge_seconds,
     PATIENT.dead_air_seconds,
 )
+TOOL_FILLER_SECONDS = PATIENT.tool_filler_seconds
 CLIPS = Clips(filler=b"\x31" * 4000, apology=b"\x32" * 8000)
 FILLER = [PlayOnPhone(sound(0.5, 0x31)), SendMark("clip.2.0")]
 
@@ -91,7 +92,8 @@ def test_while_a_tool_runs_nothing_is_counted_and_its_result_begins_the_count_an
     talk = asked()
     talk.calls_tool("c1", "look_up")
     talk.calls_tool("c2", "look_up")
-    assert talk.later(60.0) == []
+    assert talk.later(TOOL_FILLER_SECONDS - 0.1) == []
+    assert of(talk.later(60.0), PlayOnPhone) == FILLER[:1]  # said once, however long they take
     talk.tool("c1")
     assert talk.later(60.0) == []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import pytest
 from hypothesis import settings
@@ -87,6 +87,7 @@ class Talk:
         language: str = "en",
         heard: bool = False,
         limits: Limits = PATIENT,
+        tool_results: Literal["immediate", "reply-done"] = "immediate",
     ) -> None:
         self.now = now
         self.all: list[Action] = []
@@ -104,6 +105,7 @@ class Talk:
             language=language,
             heard=heard,
             limits=limits,
+            tool_results=tool_results,
         )
         self.dialogue = Dialogue(SID, terms, now=now)
 
@@ -123,7 +125,7 @@ class Talk:
 
     def tool(self, call_id: str, *, is_error: bool = False, ends_call: bool = False) -> list[Action]:
         then: AfterTool | None = Reason.GOODBYE if ends_call else None
-        return self.took(self.dialogue.on_tool(call_id, "{}", self.now, is_error=is_error, then=then))
+        return self.took(self.dialogue.errands.result(call_id, "{}", self.now, is_error=is_error, then=then))
 
     def press(self, digit: str = OPT_OUT_KEY) -> list[Action]:
         return self.phone(phone.KeyPressed(phone.DtmfBody(digit), SID))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 import structlog
@@ -41,6 +41,16 @@ class Desk:
     judge_hour: Callable[[datetime], str | None]  # why the callee may not be called then; None: they may be
 
 
+class Telephone(Protocol):
+    """What a tool may do on the telephone while it runs."""
+
+    def say(self, instructions: str) -> None:
+        """Have the agent say something in its own words, once it says nothing else."""
+
+    async def press(self, keys: str) -> bool:
+        """Sound keys; whether they were heard to their end."""
+
+
 @dataclass(frozen=True, slots=True)
 class CallContext:
     """The call that a tool runs for: what it must never take from the agent's arguments.
@@ -53,6 +63,16 @@ class CallContext:
     variables: Mapping[str, str]
     run_id: str = ""
     desk: Desk | None = None
+    telephone: Telephone | None = None
+
+    def say(self, instructions: str) -> None:
+        """Have the agent say something in its own words, once it says nothing else. For async functions."""
+        if self.telephone is not None:
+            self.telephone.say(instructions)
+
+    async def press(self, keys: str) -> bool:
+        """Sound keys (0-9, * and #; w is half a second); whether they were heard to their end."""
+        return self.telephone is not None and await self.telephone.press(keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +132,9 @@ class Toolbox:
         """Whether asking for this tool says that the person wants no more calls."""
         return name in self._tools and self._tools[name].opts_out
 
-    async def run(self, name: str, arguments: Mapping[str, Any], run_id: str) -> ToolOutcome:
+    async def run(
+        self, name: str, arguments: Mapping[str, Any], run_id: str, telephone: Telephone | None = None
+    ) -> ToolOutcome:
         """Run one tool within its time; whatever goes wrong becomes a sentence for the agent."""
         tool = self._tools.get(name)
         if tool is None:
@@ -122,9 +144,10 @@ class Toolbox:
         except ValidationError as problem:
             return ToolOutcome(_what_to_ask(problem), is_error=True)
         answer: str | None = None
+        here = replace(self._call, run_id=run_id, telephone=telephone)
         try:
             with trio.move_on_after(tool.seconds):
-                answer = orjson.dumps(await tool.run(replace(self._call, run_id=run_id), checked)).decode()
+                answer = orjson.dumps(await tool.run(here, checked)).decode()
         except ToolRefused as refused:
             return ToolOutcome(str(refused), is_error=True)
         except Exception:  # one of the five borders: a tool is user code

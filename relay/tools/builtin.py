@@ -12,6 +12,7 @@ import trio
 from relay.tools import Tool
 from relay.tools.booking import book_appointment, free_appointments, lookup_account, schedule_callback
 from relay.tools.functions import tool
+from relay.tools.keys import send_digits
 from relay.tools.transfer import transfer_call
 
 
@@ -35,6 +36,7 @@ BUILTIN = (
     free_appointments,
     lookup_account,
     schedule_callback,
+    send_digits,
     end_call,
     mark_do_not_call,
 )

@@ -16,7 +16,7 @@ from typing import Any, get_type_hints, overload
 import trio
 from pydantic import BaseModel, ConfigDict, create_model
 
-from relay.tools import CallContext, Tool
+from relay.tools import TOOL_SECONDS, CallContext, Tool
 
 THREADS = 16  # plain functions that run at once; a thread that hangs keeps its place until it returns
 
@@ -31,9 +31,15 @@ class ToolError(ValueError):
 @overload
 def tool(function: Callable[..., Any]) -> Tool: ...
 @overload
-def tool(*, ends_call: bool = False, opts_out: bool = False) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
-    function: Callable[..., Any] | None = None, *, ends_call: bool = False, opts_out: bool = False
+    *, ends_call: bool = False, opts_out: bool = False, seconds: float = TOOL_SECONDS
+) -> Callable[[Callable[..., Any]], Tool]: ...
+def tool(
+    function: Callable[..., Any] | None = None,
+    *,
+    ends_call: bool = False,
+    opts_out: bool = False,
+    seconds: float = TOOL_SECONDS,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a function, async or plain, into a tool; a plain one runs in a thread.
 
@@ -41,8 +47,8 @@ def tool(
     and meanings). A parameter annotated with CallContext gets the call. Raises ToolError.
     """
     if function is None:
-        return partial(_tool, ends_call=ends_call, opts_out=opts_out)
-    return _tool(function, ends_call=ends_call, opts_out=opts_out)
+        return partial(_tool, ends_call=ends_call, opts_out=opts_out, seconds=seconds)
+    return _tool(function, ends_call=ends_call, opts_out=opts_out, seconds=seconds)
 
 
 def read_tools(file: Path) -> dict[str, Tool]:
@@ -63,7 +69,7 @@ def read_tools(file: Path) -> dict[str, Tool]:
     return found
 
 
-def _tool(function: Callable[..., Any], *, ends_call: bool, opts_out: bool) -> Tool:
+def _tool(function: Callable[..., Any], *, ends_call: bool, opts_out: bool, seconds: float) -> Tool:
     name, description = function.__name__, inspect.getdoc(function)
     if not _NAME.fullmatch(name):
         raise ToolError(f"{name}: a tool's name has at most 64 letters, digits and underscores")
@@ -87,7 +93,7 @@ def _tool(function: Callable[..., Any], *, ends_call: bool, opts_out: bool) -> T
     except Exception as problem:
         raise ToolError(f"{name}: its annotations make no schema: {problem}") from problem
     run = _runner(function, wants_call)
-    return Tool(name, " ".join(description.split()), arguments, run, ends_call=ends_call, opts_out=opts_out)
+    return Tool(name, " ".join(description.split()), arguments, run, ends_call, opts_out, seconds=seconds)
 
 
 def _runner(function: Callable[..., Any], wants_call: list[str]) -> Callable[[CallContext, BaseModel], Any]:
