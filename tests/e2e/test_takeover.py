@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -24,30 +25,48 @@ SCENARIO = scene(
 
 
 class Balancer:
-    """Forwards each connection to the first node that takes it."""
+    """Forwards each connection to the first node that answers, as the balancers in deploy/ do.
+
+    The kernel takes connections for a process that is being killed: one that closes without a word is passed
+    over too.
+    """
 
     def __init__(self, ports: list[int]) -> None:
         self.ports = ports
 
     async def serve(self, client: trio.SocketStream) -> None:
-        for port in self.ports:
-            try:
-                node = await trio.open_tcp_stream("127.0.0.1", port)
-            except OSError:
-                continue
-            async with client, node, trio.open_nursery() as nursery:
-                for source, sink in ((client, node), (node, client)):
-                    nursery.start_soon(self._pump, source, sink, nursery.cancel_scope)
-            return
-        await client.aclose()
+        asked = bytearray()
+        async with client:
+            for port in self.ports:
+                try:
+                    node = await trio.open_tcp_stream("127.0.0.1", port)
+                except OSError:
+                    continue
+                async with node:
+                    if await self._forward(client, node, asked):
+                        return
 
-    async def _pump(self, source: trio.SocketStream, sink: trio.SocketStream, both: trio.CancelScope) -> None:
-        try:
-            async for chunk in source:
-                await sink.send_all(chunk)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
-        both.cancel()
+    async def _forward(self, client: trio.SocketStream, node: trio.SocketStream, asked: bytearray) -> bool:
+        """Until either side closes; whether the node has answered at all."""
+        answered = False
+
+        async def ask() -> None:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await node.send_all(bytes(asked))
+                async for chunk in client:
+                    if not answered:
+                        asked.extend(chunk)
+                    await node.send_all(chunk)
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                async for chunk in node:
+                    answered = True
+                    await client.send_all(chunk)
+            nursery.cancel_scope.cancel()
+        return answered
 
 
 @pytest.mark.slow
