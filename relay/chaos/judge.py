@@ -42,7 +42,7 @@ _FINISHES: Final[Mapping[str, set[Verdict]]] = {
     "tool-opt-out": {(Blame.CALLEE, Reason.OPTED_OUT)},
     "operator": {(Blame.US, Reason.OPERATOR)},
     "operator-goodbye": {(Blame.US, Reason.OPERATOR)},
-    "nobody": {(Blame.CALLEE, Reason.HUNG_UP)},  # when he has waited long enough
+    "nobody": {(Blame.CALLEE, Reason.SILENT), (Blame.CALLEE, Reason.HUNG_UP)},  # who says nothing, and leaves
     "listed": {(Blame.US, Reason.OPTED_OUT), (Blame.US, Reason.NOT_PERMITTED)},
 }
 _OPENINGS: Final[Mapping[str, set[Verdict]]] = {
@@ -112,6 +112,7 @@ _STRIKES: Final[Mapping[str, set[Verdict]]] = {
     "agent silence": {(Blame.AGENT, Reason.SILENT), (Blame.AGENT, Reason.NOT_READY)},
     "agent reply-error": {(Blame.AGENT, Reason.SILENT), (Blame.AGENT, Reason.ERROR)},  # of the opening
     "agent flood": {
+        (Blame.AGENT, Reason.FLOOD),
         (Blame.AGENT, Reason.PROTOCOL),
         (Blame.AGENT, Reason.ERROR),
         (Blame.CARRIER, Reason.STALLED),
@@ -120,6 +121,7 @@ _STRIKES: Final[Mapping[str, set[Verdict]]] = {
         (Blame.CARRIER, reason) for reason in (Reason.NOT_PLACED, Reason.NO_STREAM, Reason.FAILED)
     },
     "carrier stream-error": _CARRIER_LOST,
+    "carrier amd": {(Blame.CALLEE, Reason.MACHINE)},
     "node ledger-down": {(Blame.US, Reason.NOT_PERMITTED)},
     "node drain": set(),
     "node wind-up": {(Blame.US, Reason.DRAINED)},

@@ -16,6 +16,7 @@ from relay.chaos.plan import LIMIT_SECONDS
 from relay.compliance import Rulebook, load_rulebook
 from relay.gatekeeper import Gatekeeper
 from relay.legs import Leg
+from relay.limits import Limits
 from relay.meter import Meter
 from relay.outcomes import Refusal
 from relay.placing import Agent, Cast
@@ -42,6 +43,7 @@ _PROFILE = Profile(
     disclosure="This is an automated call from the clinic.",
     system_prompt="Be kind.",
     tools=("end_call", "mark_do_not_call", "look_up"),
+    limits=Limits(silence_seconds=3),  # a call of a few seconds is to meet it
 )
 
 
