@@ -141,9 +141,12 @@ class Stage:
         """As a careful operator asks: a node that dies with the question leaves it to another one."""
         for _ in range(ATTEMPTS - 1):
             try:
-                return await self.http.request(method, path, **request)
+                answer = await self.http.request(method, path, **request)
+                if answer.is_success or answer.headers.get("Content-Type") == "application/json":
+                    return answer  # of the service itself; a balancer's own no is a page
             except httpx.TransportError:
-                await trio.sleep(POLL_SECONDS)
+                pass
+            await trio.sleep(POLL_SECONDS)
         return await self.http.request(method, path, **request)
 
 

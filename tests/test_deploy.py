@@ -72,6 +72,7 @@ class Node:
     port: int = field(default_factory=free_port)
     is_alive: bool = True
     is_ready: bool = True
+    dies_of_orders: bool = False
     asked: list[str] = field(default_factory=list)
 
     async def answer(self, stream: trio.SocketStream) -> None:
@@ -92,7 +93,10 @@ class Node:
                     async for frame in stream:
                         await stream.send_all(self.name.encode() + frame)
                     return
-                await stream.send_all(self._respond(request.decode()))
+                answer = self._respond(request.decode())
+                if self.dies_of_orders and request.startswith(b"POST /v1/"):
+                    return
+                await stream.send_all(answer)
 
     def _respond(self, request: str) -> bytes:
         path = request.split()[1].partition("?")[0]
@@ -210,8 +214,16 @@ async def test_haproxy_prefers_nodes_that_are_ready_and_falls_back_on_those_that
         await front.wait("/v1/calls", {"a", "b"})
         for path in ("/metrics", "/", "/v1", "/other", "/twiml/x"):
             assert (await front.http.get(path)).status_code == 404
-        b.is_ready = False  # it drains
+        b.is_ready = False  # it drains, and the balancer does not know yet
+        for _ in range(6):
+            assert (await front.http.post("/v1/calls")).text == "a"
         await front.wait("/v1/calls", {"a"})
+        a.dies_of_orders = True  # an order may have been carried out: it is nobody else's
+        ordered = len(a.asked)
+        with pytest.raises(httpx.HTTPError):  # a 502, or the end of the connection
+            (await front.http.post("/v1/calls")).raise_for_status()
+        assert len(a.asked) == ordered + 1
+        a.dies_of_orders = False
         for path in CARRIERS:
             await front.wait(path, {"a"})
         a.is_ready = False

@@ -23,7 +23,7 @@ from tests.postgres import postgres_server, postgres_url
 __all__ = ["postgres_server", "postgres_url"]
 
 CALLS: Final = 40
-PACE_SECONDS: Final = 0.75  # between two of them: a dozen are up at any time
+PACE_SECONDS: Final = 1.0  # between two of them: nine or ten are up at any time
 LISTED_SECONDS: Final = 5.0
 HEARD_AGAIN_SECONDS: Final = 5.0  # from the death of a node to the agent's voice on another one
 
