@@ -141,6 +141,7 @@ class Node(Desk):
 
     async def open_agent(self, resume_token: str | None = None) -> relay.legs.Leg:
         """As the service does."""
+        _NODE.set(self)
         headers = {"Authorization": resume_token or "key"}
         return await open_agent_leg(AGENT_URL, headers=headers, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
@@ -216,7 +217,6 @@ async def play(cell: Cell, wire: Wire) -> Played:
     async with trio.open_nursery() as nursery:
         async with trio.open_nursery() as calls:
             node = Node(nursery, calls, wire)
-            _NODE.set(node)
             with trio.fail_after(NEVER_SECONDS):
                 victim = await node.place_call(1, partial(Victim, node, cell))
                 victim.may_end.set()
