@@ -35,9 +35,10 @@ def import_appointments(file: Path, *, calendar: str, json: JSON = False) -> int
     calendar
         As a profile's scope names it; without a scope it has the agent's name.
     """
-    from relay.store.book_csv import BookCsvError, read_slots
+    from relay.store.book_csv import read_slots
+    from relay.store.csv_lines import CsvError
 
-    lines = count_lines(file, lambda text: read_slots(text, calendar), BookCsvError)
+    lines = count_lines(file, lambda text: read_slots(text, calendar), CsvError)
     with open_client() as client:
         counts = send_lines(client, "/v1/appointments/import", file, lines, {"calendar": calendar})
     if json:
@@ -84,9 +85,10 @@ def import_accounts(file: Path, *, book: str, json: JSON = False) -> int:
     book
         As a profile's scope names it; without a scope it has the agent's name.
     """
-    from relay.store.book_csv import BookCsvError, read_accounts
+    from relay.store.book_csv import read_accounts
+    from relay.store.csv_lines import CsvError
 
-    lines = count_lines(file, lambda text: read_accounts(text, book), BookCsvError)
+    lines = count_lines(file, lambda text: read_accounts(text, book), CsvError)
     with open_client() as client:
         counts = send_lines(client, "/v1/accounts/import", file, lines, {"book": book})
     if json:

@@ -122,10 +122,11 @@ def import_list(
 
 def _count(file: Path) -> int:
     """How many entries a file has; CommandFailed at its first mistake."""
-    from relay.store.list_csv import Given, ListCsvError, read_list
+    from relay.store.csv_lines import CsvError
+    from relay.store.list_csv import Given, read_list
 
     nobody = Given("", "", datetime.now(UTC))
-    return count_lines(file, lambda text: read_list(text, nobody), ListCsvError)
+    return count_lines(file, lambda text: read_list(text, nobody), CsvError)
 
 
 @dnc.command(name="export")

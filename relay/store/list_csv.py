@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from relay.compliance.case import OWN_LIST
+from relay.store.csv_lines import read_lines
 from relay.store.ledger import ListEntry, Listing
 from relay.store.records import stamp
 
@@ -30,10 +31,6 @@ PRINTED = r"^[^\x00-\x1f\x7f]+$"  # neither empty nor with control characters, w
 Words = Annotated[str, Field(pattern=PRINTED, max_length=500)]
 
 _NOT_E164 = "must be E.164: a plus sign, the country code and the number, 7 to 15 digits and nothing else"
-
-
-class ListCsvError(ValueError):
-    """A CSV that cannot be imported; the text names line and column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,41 +77,20 @@ class _Line(BaseModel):
 def read_list(text: Iterable[str], given: Given) -> Iterator[ListEntry]:
     """The entries of a CSV whose first line names its columns; of those only `number` is needed.
 
-    Raises ListCsvError at the first line that cannot be used.
+    Raises CsvError at the first line that cannot be used.
     """
-    rows = csv.reader(text, strict=True)
-    try:
-        head = [name.strip().lower().removeprefix("\ufeff") for name in next(rows, [])]
-        _check_head(head)
-        for row in rows:
-            if any(cell.strip() for cell in row):
-                yield _read_line(rows.line_num, head, row, given)
-    except csv.Error as problem:
-        raise ListCsvError(f"line {rows.line_num}: not CSV: {problem}") from None
+    return read_lines(
+        text,
+        lambda cells: _Line.model_validate(cells).entry(given),
+        needed=("number",),
+        known=COLUMNS,
+        explain=_what_is_wrong,
+    )
 
 
-def _check_head(head: list[str]) -> None:
-    known = ", ".join(COLUMNS)
-    if "number" not in head:
-        raise ListCsvError(f"line 1: the head must name the column number, and may name others of {known}")
-    for place, name in enumerate(head, start=1):
-        if name not in COLUMNS:
-            raise ListCsvError(f"line 1, column {place}: there is no column {name[:40]!r}, only {known}")
-    if len(set(head)) != len(head):
-        raise ListCsvError("line 1: a column is named twice")
-
-
-def _read_line(line: int, head: list[str], row: list[str], given: Given) -> ListEntry:
-    if len(row) != len(head):
-        raise ListCsvError(f"line {line}: has {len(row)} cells, the head has {len(head)}")
-    cells = {name: cell.strip() for name, cell in zip(head, row, strict=True)}
-    try:
-        return _Line.model_validate({name: cell for name, cell in cells.items() if cell}).entry(given)
-    except ValidationError as error:
-        problem = error.errors(include_input=False)[0]
-        column = str(problem["loc"][0]) if problem["loc"] else "number"
-        wrong = _NOT_E164 if column == "number" and problem["loc"] else problem["msg"]
-        raise ListCsvError(f"line {line}, column {column}: {wrong.removeprefix('Value error, ')}") from None
+def _what_is_wrong(column: str, problem: Any) -> str:
+    wrong = _NOT_E164 if column == "number" and problem["loc"] else str(problem["msg"])
+    return wrong.removeprefix("Value error, ")
 
 
 def write_list(entries: Iterable[ListEntry], *, head: bool = True) -> str:

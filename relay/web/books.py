@@ -17,7 +17,8 @@ from quart.typing import ResponseReturnValue
 from quart_schema import security_scheme, validate_querystring
 
 from relay.store import Books
-from relay.store.book_csv import BookCsvError, Name, read_accounts, read_slots
+from relay.store.book_csv import Name, read_accounts, read_slots
+from relay.store.csv_lines import CsvError
 from relay.store.list_csv import PRINTED
 from relay.web.answers import error
 from relay.web.bearer import bearer_only
@@ -179,7 +180,7 @@ async def _read_csv(read: Callable[[io.StringIO], Iterator[_Read]]) -> list[_Rea
         found: list[_Read] = await trio.to_thread.run_sync(list, read(text))
     except UnicodeDecodeError:
         return "the body must be UTF-8"
-    except BookCsvError as problem:
+    except CsvError as problem:
         return str(problem)
     if len(found) > IMPORT_LINES:
         return f"at most {IMPORT_LINES} lines in one request, here are {len(found)}"

@@ -21,11 +21,11 @@ from relay.compliance import OWN_LIST, Consent, ConsentForm, Purpose, Revocation
 from relay.compliance.numbers import is_e164
 from relay.recordings import NO_RECORDINGS, Recordings
 from relay.store import Store
+from relay.store.csv_lines import CsvError
 from relay.store.ledger import ListEntry, Listing
 from relay.store.list_csv import (
     PRINTED,
     Given,
-    ListCsvError,
     ListName,
     Number,
     Words,
@@ -200,7 +200,7 @@ def _add_list_routes(routes: Blueprint, store: Store, clock: Clock) -> None:
             entries: list[ListEntry] = await trio.to_thread.run_sync(list, lines)
         except UnicodeDecodeError:
             return error(422, "bad-csv", "the body must be UTF-8")
-        except ListCsvError as problem:
+        except CsvError as problem:
             return error(422, "bad-csv", str(problem))
         if len(entries) > IMPORT_LINES:
             return error(

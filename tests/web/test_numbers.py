@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from relay.compliance import OWN_LIST
 from relay.store import MemoryStore, Store, StoreError
+from relay.store.csv_lines import CsvError
 from relay.store.ledger import ListEntry, Listing, WishKind
-from relay.store.list_csv import Given, ListCsvError, read_list, write_list
+from relay.store.list_csv import Given, read_list, write_list
 from relay.store.records import stamp
 from relay.web.numbers import IMPORT_LINES, numbers_routes
 from tests.store.conftest import a_call
@@ -315,7 +316,7 @@ def test_a_spreadsheet_may_put_a_mark_before_the_head() -> None:
 
 
 def test_a_subject_is_no_second_name_for_a_number() -> None:
-    with pytest.raises(ListCsvError, match="line 2, column number"):
+    with pytest.raises(CsvError, match="line 2, column number"):
         list(read_list(["number,subject", f"{NUMBER},{SUBJECT}"], Given("?", "?", NOW)))
 
 
