@@ -20,6 +20,7 @@ from rich.table import Table
 
 from relay.rehearsal import Performance, open_stage
 from relay.simulator.ledger import Entry
+from relay.simulator.listening import UNINTELLIGIBLE
 from relay.simulator.scenario import Scenario
 from relay.simulator.sound import BYTES_PER_SECOND, write_stereo_wav
 from relay.simulator.speech import Voices
@@ -75,6 +76,10 @@ class Show:
     def _callee(self, entry: Entry) -> None:
         self._say(entry.at, "callee", "green", str(entry.fields["text"]))
 
+    def _misheard(self, entry: Entry) -> None:
+        if entry.fields["text"] == UNINTELLIGIBLE:
+            self._say(entry.at, "", "red", "the agent takes noise for a turn of the callee's")
+
     def _callee_ended(self, entry: Entry) -> None:
         self._callee_ended_at = entry.fields.get("happened_at", entry.at)
 
@@ -119,6 +124,7 @@ class Show:
         ("phone", "noted", "beeped"): _beeped,
         ("phone", "noted", "answered-by"): _answered_by,
         ("agent", "sent", "transcript.agent"): _agent,
+        ("agent", "sent", "transcript.user"): _misheard,
         ("agent", "sent", "tool.call"): _tool,
         ("agent", "received", "tool.result"): _tool_result,
     }
@@ -138,7 +144,8 @@ def run_demo(scenario: Scenario, data_dir: Path, *, as_json: bool = False) -> bo
 
 
 async def _perform(scenario: Scenario, folder: Path, console: Console) -> Performance:
-    async with open_stage(folder, RELAY_CAPTURE_DIR=str(folder / "capture")) as stage:
+    settings: dict[str, Any] = {"RELAY_CAPTURE_DIR": str(folder / "capture"), **scenario.service}
+    async with open_stage(folder, **settings) as stage:
         with Show(console, scenario) as show:
             return await stage.play(scenario, on_entry=show.see)
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from relay.simulator.noise import Line
 from relay.simulator.scenario import Callee as CalleeScript
 from relay.simulator.scenario import CalleeTurn
 from relay.simulator.sound import BYTES_PER_SECOND, FRAME_BYTES, SILENCE, beep, frames, is_loud
@@ -87,6 +88,7 @@ class Callee:
         self._say = say
         self._turns = deque(turn for turn in script.turn if turn.when != "announcement")
         self._leave_after_seconds = script.leave_after_seconds
+        self._line = Line(script.noise)
         self._ear = _Ear()
         self._speech: deque[bytes] = deque()
         self._ends = "speech-ended"  # what a notice calls the end of it
@@ -105,6 +107,10 @@ class Callee:
 
     def live_frame(self, heard: bytes) -> Moment:
         """Hear one frame of the telephone and answer with one."""
+        moment = self._live(heard)
+        return replace(moment, said=self._line.carry(moment.said))
+
+    def _live(self, heard: bytes) -> Moment:
         notices = [notice for notice in [self._ear.hear(heard)] if notice]
         if self._speech:
             return self._speak(notices)

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 
 import trio
 
-from relay.simulator.listening import Recogniser, VoiceActivity
+from relay.simulator.listening import UNINTELLIGIBLE, Recogniser, VoiceActivity
+from relay.simulator.noise import noise_frames
 from relay.simulator.scenario import AgentTurn, Scenario, ToolCall
 from relay.simulator.session_config import SessionConfig
 from relay.simulator.sound import BYTES_PER_SECOND, FRAME_BYTES, SILENCE
@@ -108,7 +109,9 @@ class Conversation:
         self._reply: _Reply | None = None
         self._calls: dict[str, _PendingCall] = {}
         self._activity = VoiceActivity()
-        self._recogniser = Recogniser(scenario.callee_texts(), voices)
+        noise = scenario.callee.noise
+        frames = noise_frames(noise.level_dbfs) if noise else ()
+        self._recogniser = Recogniser(scenario.callee_texts(), voices, frames)
         self._announced = False
         self._unframed = b""
         for kind in FAULTS_OF_TALK & set(scenario.faults("agent", "before-ready")):
@@ -141,7 +144,9 @@ class Conversation:
             frame, self._unframed = self._unframed[:FRAME_BYTES], self._unframed[FRAME_BYTES:]
             if any(call.holding for call in self._calls.values()):
                 continue  # the agent is deaf while a tool in hold mode runs
-            self._activity.hear(frame)
+            is_noise = self._recogniser.is_noise(frame)
+            taking = TurnTaking(self.config, self._scenario.agent)
+            self._activity.hear(frame, taking.speech_dbfs(is_noise=is_noise))
             self._recogniser.hear(frame)
             if self._activity.speaking:
                 self._follow_callee()
@@ -214,7 +219,8 @@ class Conversation:
         self._emit("transcript.user.delta", item_id=item_id, text=text)
         self._emit("input.speech.stopped")
         self._emit("transcript.user", item_id=item_id, text=text)
-        turn = next(self._turns, None) or AgentTurn(reply=self._scenario.agent.otherwise)
+        otherwise = AgentTurn(reply=self._scenario.agent.otherwise)
+        turn = otherwise if text == UNINTELLIGIBLE else next(self._turns, otherwise)
         self._ask(partial(self._answer, turn))
 
     def _forget_callee(self) -> None:

@@ -6,9 +6,9 @@ It must not know turns, replies or the wire; its time is the audio that it was g
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from relay.simulator.sound import BYTES_PER_SECOND, FRAME_BYTES, frames, is_loud
+from relay.simulator.sound import BYTES_PER_SECOND, FRAME_BYTES, LOUD_DBFS, frames, is_above, is_loud
 from relay.simulator.speech import Voices
 
 UNINTELLIGIBLE = "[unintelligible]"
@@ -21,16 +21,16 @@ _RECOGNISED_SHARE = 0.3
 
 
 class VoiceActivity:
-    """Tells speech from quiet by the energy of 20 ms frames."""
+    """Tells speech from quiet by the energy of 20 ms frames: whatever is loud enough is speech."""
 
     def __init__(self) -> None:
         self._loud = 0
         self._elapsed = 0
         self._quiet = 0
 
-    def hear(self, frame: bytes) -> None:
-        """Take the next frame of the callee's audio."""
-        loud = is_loud(frame)
+    def hear(self, frame: bytes, speech_dbfs: float = LOUD_DBFS) -> None:
+        """Take the next frame of the callee's audio; above `speech_dbfs` it is speech."""
+        loud = is_above(frame, speech_dbfs)
         if not loud and not self._loud:
             return
         self._elapsed += 1
@@ -65,9 +65,14 @@ class VoiceActivity:
 
 
 class Recogniser:
-    """Knows what the callee may say, and recognises it by its very bytes, which a relay must not touch."""
+    """Knows what the callee may say, and recognises it by its very bytes, which a relay must not touch.
 
-    def __init__(self, utterances: Sequence[str], voices: Voices) -> None:
+    So it does the noise of the line: there are no words in it.
+    """
+
+    def __init__(self, utterances: Sequence[str], voices: Voices, noise: Collection[bytes] = ()) -> None:
+        self._noise = frozenset(noise)
+        self._noisy = self._other = 0  # loud frames since the last call
         self._voices = voices
         self._expected: list[str] = []
         self._size: Counter[str] = Counter()
@@ -90,11 +95,19 @@ class Recogniser:
     def hear(self, frame: bytes) -> None:
         """Take the next frame of the callee's audio."""
         self._votes.update(self._spoken_in.get(frame, ()))
+        self._noisy += frame in self._noise
+        self._other += frame not in self._noise and is_loud(frame)
+
+    def is_noise(self, frame: bytes) -> bool:
+        """Whether a frame is the line's and not the callee's."""
+        return frame in self._noise
 
     def text(self) -> str:
         """What was said since the last call; for unknown sounds, the next text that the script expects."""
         heard = [t for t, votes in self._votes.items() if votes >= _RECOGNISED_SHARE * self._size[t]]
-        if not heard:
+        if not heard and self._noisy > self._other:
+            heard = [UNINTELLIGIBLE]
+        elif not heard:
             heard = [text for text in self._expected if text not in self._understood][:1] or [UNINTELLIGIBLE]
         self._understood.update(heard)
         self.forget()
@@ -103,3 +116,4 @@ class Recogniser:
     def forget(self) -> None:
         """What was heard since the last call was not meant for the agent."""
         self._votes.clear()
+        self._noisy = self._other = 0

@@ -137,10 +137,22 @@ class CalleeTurn(_Part):
         return self
 
 
+class Noise(_Part):
+    """What the line carries beside the callee: a burst that lasts so long, every so many seconds.
+
+    It fills his pauses. Where he speaks, louder than it, speech masks it.
+    """
+
+    level_dbfs: Annotated[float, Field(ge=-70, le=-18)]
+    every_seconds: Annotated[float, Field(gt=0, le=60)]
+    lasts_seconds: Annotated[float, Field(gt=0, le=60)]
+
+
 class Callee(_Part):
     """The person at the phone. Without `leave_after_seconds` he waits for the agent to hang up."""
 
     leave_after_seconds: Seconds | None = None
+    noise: Noise | None = None
     turn: tuple[CalleeTurn, ...] = ()
 
 
@@ -226,15 +238,17 @@ class Expected(_Part):
     """What has to come of the call, beside what has to hold for every call.
 
     `said`: words in what the agent spoke to its end. `noted`: events of the record's timeline. `withheld`:
-    replies that the agent begins and nobody may hear, at most. `first`: who speaks first. `heard`: whether
-    the agent ever hears the callee. `last_words`: whether the service itself says the last sentence.
-    `refused`: tools that the agent asks for in vain.
+    replies that the agent begins and nobody may hear, at most. `misfires`: whether it takes noise for speech;
+    not said, nobody looks. `first`: who speaks first. `heard`: whether the agent ever hears the callee.
+    `last_words`: whether the service itself says the last sentence. `refused`: tools that the agent asks for
+    in vain.
     """
 
     ending: tuple[str, str] = ("nobody", "goodbye")
     said: tuple[str, ...] = ()
     noted: tuple[str, ...] = ()
     withheld: int = Field(default=0, ge=0)
+    misfires: bool | None = None
     first: Literal["agent", "callee"] = "agent"
     heard: bool = True
     last_words: bool = False
@@ -244,7 +258,8 @@ class Expected(_Part):
 class Scenario(_Part):
     """One simulated call. `greeting_speech` lists further texts for which speech is rendered.
 
-    `other`: those whom it is handed over to, one for each time.
+    `other`: those whom it is handed over to, one for each time. `service`: settings that the service is
+    started with, by the names of their variables.
     """
 
     title: str = "Untitled"
@@ -255,6 +270,7 @@ class Scenario(_Part):
     other: tuple[Other, ...] = ()
     fault: tuple[Fault, ...] = ()
     greeting_speech: tuple[str, ...] = ()
+    service: dict[Annotated[str, Field(pattern=r"^[A-Z_]+$")], str] = {}
     expect: Expected = Expected()
 
     def faults(self, leg: Literal["phone", "agent"], at: str) -> list[str]:

@@ -87,6 +87,11 @@ def is_loud(frame: bytes) -> bool:
     return bool(frame) and _mean_power(frame) > _LOUD_POWER
 
 
+def is_above(frame: bytes, level: float) -> bool:
+    """Whether a frame is louder than that level, in dBFS."""
+    return is_loud(frame) if level == LOUD_DBFS else level_dbfs(frame) > level
+
+
 def frames(mulaw: bytes) -> list[bytes]:
     """Whole frames; the last one is filled up with silence."""
     return [

@@ -83,6 +83,7 @@ class Run:
             reply_id for reply_id in cut if done[reply_id].fields.get("status") == "cancelled"
         }
         self.interrupted = cut | self.broken_off
+        self.cleared_at = {reply_id: self._cleared(reply_id, at) for reply_id, at in self.interrupted.items()}
         self.uplink = self._match_uplink()
         self.downlink, self.skipped, self.strange = self._match_downlink()
         self.last_words: list[Entry] = []  # of the service's own, behind all that the agent said
@@ -134,13 +135,26 @@ class Run:
             end = start
         return pairs
 
+    def _cleared(self, reply_id: str, cut_at: float) -> float | None:
+        """When the phone was silenced for its sake: behind the agent's word, or before it where we cut it."""
+        begun = (e.at for e in self.spoken if str(e.fields.get("reply_id")) == reply_id)
+        since = next(begun, cut_at) if reply_id in self.cut_by_us else cut_at
+        return next((e.at for e in self.ledger.select("phone", "received", "clear") if e.at >= since), None)
+
+    def _is_same(self, spoken: Entry, heard: Entry) -> bool:
+        """Whether the one may be the other. Silences are alike: behind a clear they are of a later reply."""
+        if spoken.payload != heard.payload:
+            return False
+        cleared_at = self.cleared_at.get(str(spoken.fields.get("reply_id")))
+        return cleared_at is None or heard.at <= cleared_at or not _is_silence(heard)
+
     def _match_downlink(self) -> tuple[list[tuple[Entry, Entry]], list[Entry], list[Entry]]:
         """(spoken, played) in order; what was spoken and not played; what was played, never spoken."""
         pairs, skipped, strange = [], [], []
         position = 0
         for heard in self.played:
             ahead = position
-            while ahead < len(self.spoken) and self.spoken[ahead].payload != heard.payload:
+            while ahead < len(self.spoken) and not self._is_same(self.spoken[ahead], heard):
                 ahead += 1
             if ahead == len(self.spoken):
                 strange.append(heard)
@@ -280,21 +294,14 @@ def _silenced(run: Run) -> list[float]:
 
 
 def _is_quiet_after_clear(run: Run) -> bool:
-    """A reply that the agent cut is cleared behind its word; one that we cancelled, before it."""
-    clears = [entry.at for entry in run.ledger.select("phone", "received", "clear")]
-    for reply_id, cut_at in run.interrupted.items():
-        played = [
-            (spoken.at, heard.at)
-            for spoken, heard in run.downlink
-            if spoken.fields.get("reply_id") == reply_id
-        ]
-        since = min((at for at, _ in played), default=cut_at) if reply_id in run.cut_by_us else cut_at
-        cleared_at = next((at for at in clears if at >= since), None)
-        if cleared_at is None and reply_id in run.broken_off:
-            continue  # the line was gone
-        if cleared_at is None or any(heard_at > cleared_at for _, heard_at in played):
-            return False
-    return True
+    """Whether each reply that was cut was cleared too, where the line was up, and nothing of it came late."""
+    late = any(
+        heard.at > cleared_at
+        for spoken, heard in run.downlink
+        if (cleared_at := run.cleared_at.get(str(spoken.fields.get("reply_id")))) is not None
+    )
+    uncleared = {reply_id for reply_id, at in run.cleared_at.items() if at is None}
+    return not late and uncleared <= run.broken_off.keys()
 
 
 def _heard_goodbye(run: Run) -> bool:
