@@ -66,7 +66,7 @@ class CallContext:
     telephone: Telephone | None = None
 
     def say(self, instructions: str) -> None:
-        """Have the agent say something in its own words, once it says nothing else. For async functions."""
+        """Have the agent say something in its own words, once it says nothing else."""
         if self.telephone is not None:
             self.telephone.say(instructions)
 

@@ -9,6 +9,7 @@ import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints, overload
@@ -16,7 +17,7 @@ from typing import Any, get_type_hints, overload
 import trio
 from pydantic import BaseModel, ConfigDict, create_model
 
-from relay.tools import TOOL_SECONDS, CallContext, Tool
+from relay.tools import TOOL_SECONDS, CallContext, Telephone, Tool
 
 THREADS = 16  # plain functions that run at once; a thread that hangs keeps its place until it returns
 
@@ -96,14 +97,28 @@ def _tool(function: Callable[..., Any], *, ends_call: bool, opts_out: bool, seco
     return Tool(name, " ".join(description.split()), arguments, run, ends_call, opts_out, seconds=seconds)
 
 
+class _FromThread(Telephone):
+    """The telephone as a function in a thread may use it."""
+
+    def __init__(self, telephone: Telephone) -> None:
+        self._telephone = telephone
+
+    def say(self, instructions: str) -> None:
+        trio.from_thread.run_sync(self._telephone.say, instructions)
+
+    async def press(self, keys: str) -> bool:
+        raise ToolError("only an async function can press keys: it waits until they are through")
+
+
 def _runner(function: Callable[..., Any], wants_call: list[str]) -> Callable[[CallContext, BaseModel], Any]:
     is_async = inspect.iscoroutinefunction(function)
 
     async def run(call: CallContext, arguments: BaseModel) -> Any:
         given: Mapping[str, Any] = {name: getattr(arguments, name) for name in type(arguments).model_fields}
-        ready = partial(function, **given, **dict.fromkeys(wants_call, call))
         if is_async:
-            return await ready()
+            return await function(**given, **dict.fromkeys(wants_call, call))
+        here = call if call.telephone is None else replace(call, telephone=_FromThread(call.telephone))
+        ready = partial(function, **given, **dict.fromkeys(wants_call, here))
         # The call must not wait for a function that hangs: its thread is left behind, and stays counted.
         return await trio.to_thread.run_sync(ready, limiter=_threads, abandon_on_cancel=True)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pytest
 
 from relay.tools import CallContext, Toolbox, ToolOutcome
+from relay.tools.functions import tool
 from relay.tools.keys import send_digits
 
 CALL = CallContext("call_1", "+12025550143", {})
@@ -47,6 +49,19 @@ async def test_what_is_no_key_is_not_pressed(digits: str) -> None:
 
 async def test_keys_that_were_not_heard_are_an_error_to_the_agent() -> None:
     assert (await press("1", Telephone(heard=False))).is_error
+
+
+async def test_a_plain_function_may_have_something_said_from_its_thread() -> None:
+    @tool
+    def look_up(call: CallContext) -> str:
+        """Look it up."""
+        call.say("Say that it takes a minute.")
+        return threading.current_thread().name
+
+    telephone = Telephone()
+    outcome = await Toolbox([look_up], CALL).run("look_up", {}, "r1", telephone)
+    assert threading.current_thread().name not in outcome.result
+    assert telephone.said == ["Say that it takes a minute."]
 
 
 async def test_without_a_telephone_nothing_is_pressed_or_said() -> None:
