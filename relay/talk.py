@@ -51,7 +51,12 @@ SAMPLE_DAYS = 14
 STREAM_SID = "MZ" + "0" * 32
 EMULATED_KEY = "emulated-agent"
 UNSCRIPTED = "I am the emulated agent, and my script says nothing to that."
-GREETING = "Hello, I am an emulated stored agent."  # the real one's is known to AssemblyAI alone
+_SOUND = {"format": {"encoding": "audio/pcmu"}}
+STORED = {  # what the real one has is known to AssemblyAI alone
+    "greeting": "Hello, I am an emulated stored agent.",
+    "input": _SOUND,
+    "output": _SOUND,
+}
 QUIET_SECONDS = 0.6  # after the agent's last word, before the next line of a file is said
 LAST_QUIET_SECONDS = 2.0  # before the callee of such a file hangs up: the agent may still want to go on
 LINES = 100  # typed ahead; more wait in the terminal

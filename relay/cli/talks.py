@@ -111,7 +111,7 @@ async def _talk(
             what = f"follows the scenario {name}" if name else "has no script for it"
             show("", f"{agent}, emulated: it {what}. ASSEMBLYAI_API_KEY is for the real one")
             name_there = chosen.profile.agent_id
-            stored = {} if name_there is None else {name_there: {"greeting": talks.GREETING}}
+            stored = {} if name_there is None else {name_there: talks.STORED}
             async with talks.emulate(script, stored) as (emulator, url):
                 there = settings.model_copy(update={"assemblyai_ws_url": url})
                 opener = agent_opener(there, talks.EMULATED_KEY)

@@ -67,6 +67,14 @@ def test_a_key_is_pressed_and_not_said(tmp_path: Path) -> None:
     assert "opted out by key" in talk(tmp_path, "/press 9")
 
 
+def test_an_agent_that_is_stored_at_the_vendor_can_be_talked_to(tmp_path: Path) -> None:
+    process = start(tmp_path, "stored", "--var", "business=Acme")
+    shown, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "carrier  This is an automated call of Acme." in shown
+    assert f"agent  {talks.STORED['greeting']}" in shown
+
+
 def test_ctrl_c_hangs_up_at_once(tmp_path: Path) -> None:
     process = start(tmp_path)
     assert process.stdout is not None
