@@ -8,13 +8,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import structlog
+
 from relay.custody import Custody
 from relay.line import Document, Line
 from relay.outcomes import Blame, Ending, Farewell, Reason
 from relay.parting import TRANSFER, being_transferred
 from relay.placing import Destination, Office
-from relay.store import CallRecord, Store, WishKind
+from relay.store import CallRecord, Store, StoreError, WishKind
 from relay.wire.callbacks import DialCallback
+
+log = structlog.get_logger(subsystem="calls")
 
 
 class Transfers:
@@ -35,38 +39,58 @@ class Transfers:
         self._adopt = adopt
 
     async def destination(self, call_id: str) -> Destination | None:
-        """Whom the carrier is to dial now; None where the profile has nobody of that name any more."""
-        record = await self._record(call_id)
+        """Whom the carrier is to dial now; None where that is nobody, or cannot be known."""
+        try:
+            record = await self._record(call_id)
+        except StoreError as problem:
+            log.warning("no transfer without the ledger", call_id=call_id, detail=str(problem))
+            return None
         return None if record is None else self._office.destination(record)
 
     async def over(self, call_id: str, attempt: int, told: DialCallback) -> Document | None:
         """What follows from the carrier's word on a dial; None: the next document of this attempt.
 
         A transfer that failed comes back to the agent, with a stream and a session of its own, on whatever
-        node the word has reached.
+        node the word has reached. Without the ledger it does not: whose the call is cannot be changed.
         """
-        record = await self._record(call_id)
-        if record is None or not await self._store.learn_sid(call_id, told.call_sid):
-            return Document.UNKNOWN
-        if record.attempt >= attempt:
-            return None  # it has come back already: the carrier asks again
-        news = {"attempt": attempt, "to": being_transferred(record), "outcome": told.outcome.value}
         ending = _ending(told)
-        if ending is None:
-            if await self._adopt(call_id, attempt, news):
+        try:
+            record = await self._record(call_id)
+            if record is None or not await self._is_about(call_id, told):
+                return Document.UNKNOWN
+            if record.attempt >= attempt:
+                return None  # it has come back already: the carrier asks again
+            news = {"attempt": attempt, "to": being_transferred(record), "outcome": told.outcome.value}
+            if ending is None and await self._adopt(call_id, attempt, news):
                 return None
-            ending = Ending(Blame.CARRIER, Reason.TRANSFER_FAILED, told.outcome.value)
+            ending = ending or _failed(told)
+            await self._tell(call_id, told, news, ending)
+        except StoreError as problem:
+            log.warning("no transfer without the ledger", call_id=call_id, detail=str(problem))
+            ending = ending or _failed(told)
+            if line := self._line(call_id):
+                line.transfer_over(ending)
+        return Document.SAY if ending.farewell is Farewell.SPOKEN else Document.HANG_UP
+
+    async def _is_about(self, call_id: str, told: DialCallback) -> bool:
+        """A live call of ours has been asked for its name already."""
+        return self._line(call_id) is not None or await self._store.learn_sid(call_id, told.call_sid)
+
+    async def _tell(self, call_id: str, told: DialCallback, news: Mapping[str, Any], ending: Ending) -> None:
         if line := self._line(call_id):
             line.noted(TRANSFER, news)
             line.transfer_over(ending)
         else:
             told_on = {"news": news, "ending": [ending.blame, ending.reason, ending.detail]}
             await self._custody.report(call_id, told.call_sid, WishKind.TRANSFERRED, told_on)
-        return Document.SAY if ending.farewell is Farewell.SPOKEN else Document.HANG_UP
 
     async def _record(self, call_id: str) -> CallRecord | None:
         line = self._line(call_id)
         return line.record if line is not None else await self._store.get(call_id)
+
+
+def _failed(told: DialCallback) -> Ending:
+    return Ending(Blame.CARRIER, Reason.TRANSFER_FAILED, told.outcome.value)
 
 
 def _ending(told: DialCallback) -> Ending | None:

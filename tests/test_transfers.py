@@ -17,7 +17,7 @@ from relay.goodbye import PUT_THROUGH
 from relay.line import DIAL_WORD_SECONDS, Line
 from relay.outcomes import Blame, Reason
 from relay.sessions import OFFER
-from relay.store import CallRecord
+from relay.store import CallRecord, StoreError
 from relay.switchboard import REATTACHMENTS, RETURNS, Document
 from relay.tools.builtin import builtin_tools
 from relay.wire.callbacks import CarrierStatus, DialCallback, DialOutcome
@@ -271,6 +271,32 @@ async def test_a_call_of_which_nothing_more_is_told_ends_all_the_same(autojump_c
         await desk.ended(line, Blame.CARRIER, Reason.TRANSFER_FAILED)
         assert trio.current_time() - began < 700
         assert [sid for sid, _ in desk.carrier.hung_up] == [SID]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "follows", "ending"),
+    [
+        (DialOutcome.COMPLETED, Document.HANG_UP, (Blame.NOBODY, Reason.TRANSFERRED)),
+        (DialOutcome.BUSY, Document.SAY, (Blame.CARRIER, Reason.TRANSFER_FAILED)),
+    ],
+)
+async def test_without_the_ledger_what_has_worked_stays_and_what_has_not_is_apologised_for(
+    autojump_clock: MockClock, outcome: DialOutcome, follows: Document, ending: tuple[Blame, Reason]
+) -> None:
+    async with open_desk(**SETTINGS) as desk:
+        line = await handed_over(desk)
+        desk.store.fails = StoreError("down")
+        desk.store.take_over = desk.store.find = _down  # type: ignore[method-assign]
+        assert await desk.board.document(line.record.id, 1, SID) is Document.DIAL
+        assert await desk.board.transfers.over(line.record.id, 1, word(outcome)) is follows
+        desk.store.fails = None
+        await desk.says(line, CarrierStatus.COMPLETED)
+        await desk.ended(line, *ending)
+
+
+async def _down(*_args: Any, **_options: Any) -> Any:
+    await trio.lowlevel.checkpoint()
+    raise StoreError("down")
 
 
 @pytest.mark.parametrize("goodbye", [True, False])
