@@ -59,7 +59,7 @@ class Listening(trio.abc.Instrument):
         """Trio is about to sleep for so long, unless something happens meanwhile."""
         try:
             self._sleep(timeout)
-        except BaseException as problem:  # noqa: BLE001 - no border: Trio would log it, and run on without us
+        except BaseException as problem:  # noqa: ASYNC103, BLE001 - no border: Trio would only log it
             self._problem = problem
             self._has_failed.set()
             self._runner.io_manager.force_wakeup()

@@ -240,7 +240,7 @@ async def collecting(posted: list[Request]) -> AsyncIterator[int]:
 
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, partial(serve_http, answer=answer), listeners)
+        await nursery.start(trio.serve_listeners, partial(serve_http, answer=answer), listeners)
         yield int(listeners[0].socket.getsockname()[1])
         nursery.cancel_scope.cancel()
 

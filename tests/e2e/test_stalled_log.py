@@ -19,7 +19,10 @@ async def test_a_call_goes_on_although_nobody_reads_the_log(
 ) -> None:
     monkeypatch.setattr(logs, "FLUSH_SECONDS", 0.2)
     reader, writer = os.pipe()
-    with os.fdopen(writer, "w") as stream, open_logs("json", "info,web=debug", stream) as dropped:
+    with (
+        os.fdopen(writer, "w") as stream,  # noqa: ASYNC231 - a pipe of ours, opened at once
+        open_logs("json", "info,web=debug", stream) as dropped,
+    ):
         for _ in range(QUEUE_LINES + 1000):  # the pipe and the queue are full from now on
             structlog.get_logger().info("filling")
         lost_before = dropped()
