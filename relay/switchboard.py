@@ -202,7 +202,7 @@ class Switchboard:
             return None
         line = await self._custody.take_over(call_id, attempt, came_back)
         if line is not None:
-            self._start(line, "taken over")
+            self._start(line, "came back" if came_back else "taken over")
         return line
 
     def _start(self, line: Line, how: str) -> None:

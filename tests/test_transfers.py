@@ -198,6 +198,8 @@ async def test_one_that_fails_comes_back_to_an_agent_that_knows_what_happened(
         back.hang_up(goodbye=False)
         record = await desk.ended(back, Blame.US, Reason.OPERATOR)
         assert events(record, "transfer")[-1]["outcome"] == outcome.value
+        assert events(record, "came back")
+        assert events(record, "taken over") == []  # which says that a node has died
         assert record.attempt == 1
 
 
