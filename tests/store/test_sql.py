@@ -16,14 +16,26 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 import trio
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 
 from relay.compliance.case import DialRequest, Facts, Purpose, Revocation
 from relay.compliance.gate import Permit, Refused
 from relay.compliance.verdict import Verdict, passed
 from relay.outcomes import Blame, Ending, Reason, Refusal
-from relay.store import Books, CallRecord, Slot, StoreError, Written, open_spool, sql_calls, sql_holds
+from relay.store import (
+    Books,
+    CallRecord,
+    Slot,
+    StoreError,
+    Written,
+    migrations,
+    open_spool,
+    sql_calls,
+    sql_holds,
+)
 from relay.store import sql as sql_store
 from relay.store.chain import Integrity
 from relay.store.ledger import ListEntry, Listing, WishKind
@@ -104,6 +116,51 @@ async def test_a_database_of_a_newer_version_is_left_alone(url: str, behind_its_
     with pytest.raises(StoreError, match="newer version"):
         async with open_store(url, KEY):
             pass
+
+
+async def test_a_database_of_an_earlier_version_keeps_what_is_in_it(
+    url: str, behind_its_back: sa.Engine
+) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with behind_its_back.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        given = {"subject": "s", "list": "own", "listing": "added", "source": "letter", "who": "ada"}
+        row = {**given, "at": datetime(2026, 3, 2, tzinfo=UTC)}
+        connection.execute(metadata.tables["suppressions"].insert().values(row))
+    async with open_store(url, KEY) as store:
+        [entry] = await store.suppressions(0, 10)
+        assert (entry.subject, entry.source) == ("s", "letter")
+        await store.add(a_call())
+    with behind_its_back.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+@pytest.mark.needs_postgres
+@pytest.mark.parametrize(("losses", "carried_out"), [(1, True), (2, True), (3, False)])
+async def test_a_transaction_that_lost_a_race_is_tried_again_whole_and_not_for_ever(
+    postgres_url: str, losses: int, carried_out: bool
+) -> None:
+    record, left = a_call(), [losses]
+
+    def work(connection: sa.Connection) -> None:
+        now = datetime.now(UTC)
+        sql_calls.add(connection, record, record.progress(), "subject", now)
+        if left[0]:
+            left[0] -= 1
+            connection.execute(sa.text("DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '40P01'; END $$"))
+
+    async with open_store(postgres_url, KEY) as store:
+        if carried_out:
+            await store._run(work)
+        else:
+            with pytest.raises(StoreError):
+                await store._run(work)
+        assert left == [0]
+        found = await store.get(record.id)
+        assert (found is not None) == carried_out
+        assert found is None or found.kept == 1
 
 
 async def test_a_migration_that_fails_in_the_middle_leaves_nothing_of_itself(
