@@ -67,6 +67,11 @@ test-system: $(VENV)/.dev dist/relay dist/.wheel ## the shipped things as a whol
 campaigns: $(VENV)/.dev ## what takes many minutes: thousands of calls in one process, and what it holds on to then
 	$(BIN)/python -m pytest tests/campaigns $(ARGS)
 
+.PHONY: test-pure
+test-pure: $(VENV)/.dev ## legs, calls and faults as if relay/_straight.c had not been compiled
+	$(BIN)/python -m pytest --pure tests/test_framing.py tests/test_listening.py tests/test_legs.py tests/test_call.py \
+		tests/test_agent_loss.py tests/test_straight.py tests/matrix tests/e2e/test_kills.py $(ARGS)
+
 .PHONY: test-fast
 test-fast: $(VENV)/.dev ## the tests that take no time, under a minute
 	$(TESTS) --numprocesses auto --dist loadgroup -m "not slow" $(ARGS)
