@@ -33,6 +33,7 @@ from relay.sessions import RESUME
 from relay.terms import Terms
 from relay.tools import CallContext, Tool, Toolbox, ToolRefused
 from relay.tools.builtin import mark_do_not_call
+from relay.voicemail import FixedTexts, Voicemail
 from tests.far_ends import CLOSE, FarEnd, MemoryStream, frame, join_agent_leg, join_phone_leg, memory_pair
 from tests.test_dialogue import PATIENT
 
@@ -969,3 +970,36 @@ async def test_a_bug_raises_says_goodbye_to_the_agent_and_closes_both_legs(autoj
     assert len(streams) == 2
     assert all(stream.closed for stream in streams)
     assert last_words == ["session.end"]  # a bare close would be billed for half a minute more
+
+
+# ---- who has picked up ----------------------------------------------------------------------------
+
+
+async def test_a_message_is_left_by_a_session_of_its_own_and_heard_to_its_end(
+    autojump_clock: MockClock,
+) -> None:
+    policy = Voicemail(policy="leave-message", message="Please call us back.")
+    texts = FixedTexts(message="This is Acme. Please call us back.")
+    async with open_call(voicemail=policy, texts=texts) as scene:
+        first = await scene.opened()
+        scene.call.machine_detected("machine_end_beep")
+        await first.hear("session.end")
+        second = await scene.agent()
+        session = (await second.hear("session.update"))["session"]
+        assert session["greeting"] == texts.message
+        assert session["input"] == SESSION["input"]
+        assert session["output"] == SESSION["output"]
+        assert "tools" not in session
+        await second.say(type="session.ready", session_id="s2")
+        await scene.speak(second, "m")
+        await scene.media()
+        await scene.echo_mark()
+        await scene.ended(Blame.NOBODY, Reason.MESSAGE_LEFT)
+        assert "message heard" in scene.diary.events
+
+
+async def test_a_beep_ends_a_call_that_leaves_no_message(autojump_clock: MockClock) -> None:
+    async with open_call() as scene:
+        await scene.opened()
+        scene.call.machine_detected("machine_end_beep")
+        await scene.ended(Blame.CALLEE, Reason.MACHINE)
