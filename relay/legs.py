@@ -247,8 +247,13 @@ class Leg:
             self._put(frames)
 
     def send(self, text: bytes) -> None:
-        """Send a text message, now or as soon as the socket takes it; never waits. Raises LegClosed."""
+        """Send a text message, now or as soon as the socket takes it; never waits. Raises LegClosed.
+
+        Not while there is something to be read before the end of the leg: a `stop`, say, explains it better.
+        """
         if self._framing.state is not State.OPEN:
+            if self._inbox:
+                return
             raise self._loss()
         frame = self._framing.text_frame(text)
         if frame is not None:
@@ -275,6 +280,8 @@ class Leg:
                 sent = self._send_nowait(frame)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as lost:
                 self._torn = True
+                if self._inbox:
+                    return  # whoever reads on will see it
                 raise self._lost(Reason.LOST, f"{lost.__cause__ or lost!r}") from lost
             if sent < len(frame):
                 self._keep(frame[sent:], is_torn=sent > 0)

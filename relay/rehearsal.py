@@ -76,6 +76,7 @@ class Stage:
         self.carrier = carrier
         self.http = http  # with the operator's token
         self.process = process  # of the service, where it has one of its own
+        self.outage_seconds = 0.0  # for which the service may be gone, and its records late
         self.add_node = add_node  # one more `relay serve` with the same settings, on a port of its own
         self._cast = cast
 
@@ -124,7 +125,7 @@ class Stage:
             if performance.call is None and await self._read(performance) and performance.call is None:
                 return  # the carrier never made a call of it
             await trio.sleep(POLL_SECONDS)
-        with trio.move_on_after(RECORD_SECONDS):
+        with trio.move_on_after(RECORD_SECONDS + self.outage_seconds):
             while not (await self._read(performance) and performance.record["carrier_confirmed_at"]):  # noqa: ASYNC110
                 await trio.sleep(POLL_SECONDS)
             return
@@ -132,7 +133,14 @@ class Stage:
 
     async def _read(self, performance: Performance) -> bool:
         """Take the record as it is now; whether it is final."""
-        answer = await self._ask("GET", f"/v1/calls/{performance.answer['id']}")
+        try:
+            answer = await self._ask("GET", f"/v1/calls/{performance.answer['id']}")
+        except httpx.TransportError:
+            if not self.outage_seconds:
+                raise
+            return False
+        if answer.status_code != httpx.codes.OK and self.outage_seconds:
+            return False
         performance.record = answer.json()
         performance.call = performance.call or self.carrier.calls.get(performance.record.get("sid") or "")
         return bool(performance.record["status"] == "ended")
@@ -200,6 +208,8 @@ class _Cast:
 @asynccontextmanager
 async def open_stage(
     data_dir: Path,
+    agent_port: int = 0,
+    /,
     *,
     seed: int | None = None,
     synthesise: bool = True,
@@ -209,6 +219,7 @@ async def open_stage(
     """Everything up, on loopback ports of its own; `settings` are further environment variables.
 
     With `own_process` the service is a `relay serve` of its own, which logs to `data_dir`/relay.log.
+    With `agent_port` the agent listens there, for who reaches it through something else.
     """
     cast = _Cast()
     voices = Voices(synthesise=synthesise)
@@ -236,7 +247,7 @@ async def open_stage(
             voices,
             rng,
         )
-        agent_port = await nursery.start(serve_agent, emulator)
+        agent_port = await nursery.start(serve_agent, emulator, agent_port)
         api_url = await nursery.start(serve_carrier, carrier)
         environment = _environment(port, api_url, agent_port, data_dir) | settings
 

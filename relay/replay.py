@@ -79,7 +79,9 @@ def read_capture(content: bytes) -> list[dict[str, Any]]:
             line = orjson.loads(text)
             lines.append({name: line[name] for name in ("at", "leg", "direction", "message")})
         except (orjson.JSONDecodeError, KeyError, TypeError):
-            raise ReplayError(f"line {number} is not one of a capture") from None
+            raise ReplayError(
+                f"line {number} is no capture's: they are in RELAY_CAPTURE_DIR and a demo's `capture`"
+            ) from None
     if not lines:
         raise ReplayError("it is empty")
     return lines

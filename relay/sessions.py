@@ -118,7 +118,9 @@ class Sessions:
             return (Note("agent gone"),)
         self._goodbye.bereft()
         if not was_ready:
-            return self._again(fault, heard=heard)
+            again = self._again(fault, heard=heard)
+            failed = Note("session failed", {"reason": fault.ending.reason.value})
+            return again if isinstance(again, Ending) else [failed, *again]
         self._losses += 1
         self._tries = 1
         self._alarms.set(Watch.STAGE, now + READY_SECONDS)

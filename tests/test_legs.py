@@ -470,6 +470,22 @@ async def test_what_was_said_before_the_leg_broke_is_heard(autojump_clock: trio.
     assert (await lost(leg)).kind is Reason.LOST
 
 
+@pytest.mark.parametrize("then", ["close", "reset"])
+async def test_a_send_does_not_hide_what_was_said_before_the_end(
+    autojump_clock: trio.testing.MockClock, then: str
+) -> None:
+    ours, theirs = memory_pair()
+    leg = phone_on(ours)
+    said = frame(TEXT, b'{"event":"media"}') + frame(TEXT, b'{"event":"stop"}')
+    await theirs.send_all(said + (frame(CLOSE, (1000).to_bytes(2)) if then == "close" else b""))
+    assert await leg.receive() == b'{"event":"media"}'
+    if then == "reset":
+        theirs.reset()
+    leg.send(b"a frame of the agent's, before anybody has read on")
+    assert await leg.receive() == b'{"event":"stop"}'
+    assert (await lost(leg)).kind is Reason.LOST
+
+
 async def test_what_follows_a_violation_is_not_heard(autojump_clock: trio.testing.MockClock) -> None:
     ours, theirs = memory_pair()
     leg = phone_on(ours)

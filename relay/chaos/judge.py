@@ -19,6 +19,7 @@ HARD_SECONDS: Final = 2.0  # past the limit a call may still take to be cancelle
 TEARDOWN_SECONDS: Final = 2.0  # from there to both sockets closed, and the record saved
 RESET_SECONDS: Final = 2.5  # from a telephone that is gone, and said so, to the end
 DEAD_SECONDS: Final = 5.5 + TEARDOWN_SECONDS  # from a telephone that just falls silent: 5 s without a frame
+NEVER_BEGUN_SECONDS: Final = 15.0 + TEARDOWN_SECONDS  # before its `start` nobody knows whose socket it is
 
 _CARRIER_LOST = {(Blame.CARRIER, Reason.LOST)}
 _CARRIER_DEAD = {(Blame.CARRIER, reason) for reason in (Reason.SILENT, Reason.STALLED, Reason.LOST)}
@@ -113,8 +114,6 @@ _STRIKES: Final[Mapping[str, set[Verdict]]] = {
     "agent reply-error": {(Blame.AGENT, Reason.SILENT), (Blame.AGENT, Reason.ERROR)},  # of the opening
     "agent flood": {
         (Blame.AGENT, Reason.FLOOD),
-        (Blame.AGENT, Reason.PROTOCOL),
-        (Blame.AGENT, Reason.ERROR),
         (Blame.CARRIER, Reason.STALLED),
     },
     "carrier rest-down": {
@@ -141,6 +140,8 @@ _DEADLY: Final[Mapping[str, float]] = {
     "stop": DEAD_SECONDS,
     "trickle": DEAD_SECONDS,
 }
+
+_DEAF: Final = frozenset({"rest-down", "rest-slow"})  # a carrier that answers late or never
 
 # Errors that are logged of things that are expected here; every other one is a bug.
 _EXPECTED_ERRORS: Final = frozenset({"hang-up failed", "tool failed"})
@@ -179,9 +180,9 @@ def _judge_call(story: Story, world: World) -> Iterator[str]:
         lasted = (record.ended_at - record.answered_at).total_seconds()
         if lasted > LIMIT_SECONDS + HARD_SECONDS + TEARDOWN_SECONDS:
             yield f"lasted {lasted:.1f} s"
-    strikes = [*story.struck, *world.struck]
+    strikes = [*story.struck, *world.struck, *_of_all(story, world)]
     yield from _judge_ending(story, record.ending, [struck.fault for struck in strikes])
-    yield from _judge_speed(story, world)
+    yield from _judge_speed(story, world, strikes)
     yield from _judge_carrier(story, [struck.fault for struck in strikes])
 
 
@@ -204,23 +205,31 @@ def _is_out_of_step(story: Story, faults: list[Fault]) -> bool:
     return bool(faults) or plan.opening != "spoken" or plan.create != "placed" or plan.callbacks != "prompt"
 
 
-def _judge_speed(story: Story, world: World) -> Iterator[str]:
+def _of_all(story: Story, world: World) -> Iterator[Struck]:
+    """What strikes the carrier's REST interface because of another call strikes this one too."""
+    for other in world.stories:
+        if other is not story:
+            yield from (struck for struck in other.struck if struck.fault.kind in _DEAF)
+
+
+def _judge_speed(story: Story, world: World, strikes: list[Struck]) -> Iterator[str]:
     """A telephone that is dead ends its call in time."""
     assert story.record is not None
     if story.record.ended_at is None:
         return
     ended_at = (story.record.ended_at - world.now_at(0.0)).total_seconds()
     # With its REST down the carrier is asked in vain, behind closed sockets, before the record is saved.
-    is_deaf = any(struck.fault.kind == "rest-down" for struck in (*story.struck, *world.struck))
+    is_deaf = any(struck.fault.kind in _DEAF for struck in strikes)
     spare = HANG_UP_SECONDS if is_deaf else 0.0
     for struck in story.struck:
-        bound = _bound_of(struck)
+        bound = _bound_of(struck, has_begun=story.record.stream_sid is not None)
         if bound is not None and ended_at - struck.at > bound + spare:
             yield f"ended {ended_at - struck.at:.1f} s after {struck.fault.kind} of its telephone"
 
 
-def _bound_of(struck: Struck) -> float | None:
-    return _DEADLY.get(struck.fault.kind) if struck.fault.target == "phone" else None
+def _bound_of(struck: Struck, *, has_begun: bool) -> float | None:
+    bound = _DEADLY.get(struck.fault.kind) if struck.fault.target == "phone" else None
+    return bound if has_begun or bound is None else NEVER_BEGUN_SECONDS
 
 
 def _judge_carrier(story: Story, faults: list[Fault]) -> Iterator[str]:

@@ -63,7 +63,9 @@ def run_long(seed: int, minutes: float, *, as_json: bool = False) -> bool:
     if as_json:
         _print_json({"samples": [msgspec.to_builtins(each) for each in samples], "violations": violations})
         return not violations
-    table = Table("calls", "memory, KiB", "descriptors", "threads", "tasks left", "calls held", "objects")
+    table = Table(
+        "calls", "memory, KiB", "held, KiB", "files", "threads", "tasks left", "calls held", "objects"
+    )
     for each in samples:
         table.add_row(*map(str, msgspec.structs.astuple(each)))
     console = Console()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import secrets
 import sys
+import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -180,10 +181,11 @@ def bench(
 @app.command
 def chaos(
     *,
-    calls: int = 200,
+    calls: int | None = None,
     seed: int | None = None,
     schedule: Path | None = None,
     soak: float | None = None,
+    sockets: bool = False,
     json: JSON = False,
 ) -> int:
     """Live through calls in virtual time while everything around them fails: does each end as it must?
@@ -191,28 +193,50 @@ def chaos(
     One node and its far ends run in memory; all that goes wrong follows from the seed. Stops at the first
     broken promise, and prints the seed and the smallest schedule of faults that still breaks it.
 
+    With --sockets the service is a process of its own, and what fails is real: connections through a proxy,
+    the process stopped and killed, its disk full, its network gone. Two minutes, on this machine alone, which
+    must be a Linux.
+
     Parameters
     ----------
     calls
-        How many calls, on all cores; four for each seed.
+        How many calls, on all cores, four for each seed: 200. With --sockets: 27, and some more.
     seed
         The first seed; drawn where none is given, and printed.
     schedule
         Run this one schedule again, as it was printed.
     soak
         For so many minutes, in one process, and show what it holds on to.
+    sockets
+        Real processes and sockets, and the real clock.
     """
     from relay.chaos.show import run_chaos, run_long, run_schedule
 
     first = secrets.randbelow(1_000_000) if seed is None else seed
+    if sockets:
+        return DONE if _besiege(first, calls, as_json=json) else FAILED
     if schedule is None:
-        held = run_chaos(first, calls, as_json=json) if soak is None else run_long(first, soak, as_json=json)
+        held = (
+            run_chaos(first, calls or 200, as_json=json)
+            if soak is None
+            else run_long(first, soak, as_json=json)
+        )
         return DONE if held else FAILED
     try:
         return DONE if run_schedule(schedule.read_bytes(), as_json=json) else FAILED
     except (OSError, ValueError) as problem:
         complain(f"{schedule}: {problem}")
         return USAGE
+
+
+def _besiege(seed: int, calls: int | None, *, as_json: bool) -> bool:
+    from relay.chaos.loopback.run import CALLS
+    from relay.chaos.loopback.show import run_sockets
+
+    if sys.platform != "linux":
+        raise CommandFailed("--sockets needs Linux: only there a process's sockets can be seen from outside")
+    folder = Path(tempfile.mkdtemp(prefix="relay-chaos-"))  # kept: the logs say why
+    return run_sockets(seed, CALLS if calls is None else calls, folder, as_json=as_json)
 
 
 @app.command

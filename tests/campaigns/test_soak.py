@@ -9,7 +9,7 @@ from relay.chaos.soak import run_soak
 SEED = 20_000
 
 
-@pytest.mark.timeout(1200)  # some five minutes on a core of its own
+@pytest.mark.timeout(1200)  # two and a half minutes on a core of its own
 def test_a_thousand_calls_leave_nothing_behind() -> None:
     samples, broken = run_soak(SEED, calls=1300)
     assert broken == []

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import relay.call
@@ -96,9 +96,16 @@ plans = st.builds(
 )
 
 
+NEVER_STARTED = Fault("phone", "black-hole", 0.0)  # found by this test: who streams is not known yet
+
+SLOW_FOR_BOTH = (Fault("carrier", "rest-slow", seconds=4.9), Fault("phone", "fin", call=1))  # by a campaign
+
+
 @pytest.mark.slow
 @settings(max_examples=60)
 @given(plan=plans)
+@example(plan=Plan(0, (CallPlan(), CallPlan()), (NEVER_STARTED,)))
+@example(plan=Plan(0, (CallPlan(), CallPlan()), SLOW_FOR_BOTH))
 def test_no_schedule_that_hypothesis_draws_breaks_a_promise(plan: Plan) -> None:
     assert run_plan(plan).violations == ()
 
@@ -173,14 +180,35 @@ def await_points(plan: Plan) -> dict[tuple[str, ...], int]:
     return found
 
 
+COURSES = {
+    "a tool, an interruption and a goodbye": Plan(
+        3, (CallPlan(turns=("tool", "interrupted"), finish="goodbye"),)
+    ),
+    "an agent that is lost and comes back": Plan(
+        3, (CallPlan(resumes=True, turns=("reply", "slow-tool")),), (Fault("agent", "reset", 4.0),)
+    ),
+    "an agent that never comes": Plan(3, (CallPlan(opening="refuse:503"),)),
+    "an opt-out by key": Plan(3, (CallPlan(finish="key", finish_at=4.0),)),
+    "an operator's goodbye": Plan(3, (CallPlan(finish="operator-goodbye", finish_at=4.0),)),
+    "an order whose answer is lost": Plan(3, (CallPlan(create="ambiguous", outcome="busy"),)),
+    "a hang-up that fails": Plan(3, (CallPlan(),), (Fault("carrier", "rest-down", 4.0, seconds=6.0),)),
+    "a ledger that is down": Plan(3, (CallPlan(),), (Fault("node", "ledger-down", 4.0, seconds=6.0),)),
+    "a telephone that is gone": Plan(3, (CallPlan(),), (Fault("phone", "reset", 4.0),)),
+}
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # half a minute on a core of its own
 def test_a_cancellation_at_each_await_point_in_turn_leaves_a_record_and_nothing_open() -> None:
-    call = CallPlan(turns=("tool", "interrupted"), finish="goodbye")
-    points = await_points(Plan(3, (call,)))
-    assert len(points) > 40
-    for point, step in points.items():
-        run = run_plan(Plan(3, (call,), (Fault("node", "cancel", step=step),)))
-        assert run.violations == (), point
+    tried: set[tuple[str, ...]] = set()
+    for course, plan in COURSES.items():
+        for point, step in await_points(plan).items():
+            if point not in tried:
+                tried.add(point)
+                cancel = Fault("node", "cancel", step=step)
+                run = run_plan(Plan(plan.seed, plan.calls, (*plan.faults, cancel)))
+                assert run.violations == (), (course, point)
+    assert len(tried) > 80
 
 
 # ---- what is planted is found ------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ class Dies:
 class Survives:
     """The call goes on to its goodbye, and the timeline of its record has a line about the fault."""
 
-    noted: str | None
+    noted: str
     is_whole: bool = True  # no frame is lost, but for a moment without an agent
 
 
@@ -261,7 +261,7 @@ def missed(reason: Reason, seen_seconds: float = 0.1) -> Mendable:
 
 def at_first(reason: Reason) -> Mendable:
     """There was no session yet: the second attempt shares the first one's time, and nothing was lost."""
-    return Mendable(fails(reason, SEARCH_SECONDS), Survives(None, is_whole=False))
+    return Mendable(fails(reason, SEARCH_SECONDS), Survives("session failed", is_whole=False))
 
 
 BEFORE_READY: Final = (Leg.AGENT, Moment.BEFORE_READY)

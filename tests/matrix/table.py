@@ -45,7 +45,7 @@ def _fate(cell: Cell) -> str:
             return f"{fate}, where no other session is to be had" if cell.after else fate
         case Survives(noted):
             fate = "goes on in another session" if cell.after else "goes on"
-            return f"{fate}; noted as “{noted}”" if noted else fate
+            return f"{fate}; noted as “{noted}”"
 
 
 def _when(group: list[Cell]) -> str:
