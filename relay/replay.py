@@ -31,7 +31,7 @@ from relay.actions import (
 from relay.dialogue import Dialogue
 from relay.goodbye import AfterTool
 from relay.outcomes import Ending, Reason, WireError
-from relay.terms import BargeIn, Terms
+from relay.terms import Terms
 from relay.tools.builtin import end_call, mark_do_not_call
 from relay.wire import agent as agent_wire
 from relay.wire import phone as phone_wire
@@ -87,9 +87,12 @@ def read_capture(content: bytes) -> list[dict[str, Any]]:
     return lines
 
 
-def replay(lines: Sequence[dict[str, Any]], *, barge_in: BargeIn = BargeIn.INTERRUPTED) -> Replay:
-    """Tell the dialogue everything again, each message at its time."""
-    player = _Player(lines, barge_in)
+def replay(lines: Sequence[dict[str, Any]], terms: Terms | None = None) -> Replay:
+    """Tell the dialogue everything again, each message at its time.
+
+    `terms`: those of the call, where its agent had limits, sounds or keys of its own.
+    """
+    player = _Player(lines, terms or Terms(session={}, time_limit_seconds=math.inf))
     for line in lines:
         player.feed(line)
     player.wait_on()
@@ -97,11 +100,11 @@ def replay(lines: Sequence[dict[str, Any]], *, barge_in: BargeIn = BargeIn.INTER
 
 
 class _Player:
-    def __init__(self, lines: Sequence[dict[str, Any]], barge_in: BargeIn) -> None:
+    def __init__(self, lines: Sequence[dict[str, Any]], terms: Terms) -> None:
         sids = (line["message"].get("streamSid") for line in lines if isinstance(line["message"], dict))
         self._dialogue = Dialogue(
             next(filter(None, sids), ""),
-            Terms(session={}, time_limit_seconds=math.inf, barge_in=barge_in),
+            terms,
             now=float(lines[0]["at"]),
         )
         self._replay = Replay()

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from relay.cli import app
+from relay.cli import app, run
 from relay.outcomes import Blame, Ending, Reason
 from relay.rehearsal import open_stage
 from relay.replay import ReplayError, read_capture, replay
@@ -72,6 +72,29 @@ def test_what_it_would_say_otherwise_now_is_named() -> None:
     assert replay(more).difference == "then it said clear, now nothing"
     del lines[6]
     assert replay(lines).difference == "then it said nothing more, now mark opening.1.0"
+
+
+def test_an_agent_with_limits_of_its_own_is_replayed_by_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        *opening(),
+        line(3.8, "phone", "out", event="mark", streamSid=STREAM, mark={"name": "clip.2.0"}),
+        said(5.0, "stop", stop={}),
+    ]
+    file = tmp_path / "call.jsonl"
+    file.write_bytes(b"\n".join(orjson.dumps(each) for each in lines))
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "hasty.toml").write_text(
+        'purpose = "informational"\ndisclosure = "Hello, I am a machine that calls."\n'
+        'system_prompt = "Be kind."\n[limits]\nsilence_seconds = 3\n'
+    )
+    monkeypatch.chdir(tmp_path)
+
+    assert run(["replay", str(file)]) == 1
+    assert "mark clip.2.0" in capsys.readouterr().out
+    assert run(["replay", str(file), "--agent", "hasty"]) == 0
+    assert run(["replay", str(file), "--agent", "nobody"]) == 1
 
 
 def test_a_file_that_is_no_capture_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

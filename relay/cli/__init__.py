@@ -6,13 +6,15 @@ Knows how to say things on a terminal; every command is a few lines over somethi
 from __future__ import annotations
 
 import gc
+import math
 import secrets
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import trio
@@ -27,6 +29,9 @@ from relay.cli.replays import show_replay
 from relay.cli.talks import talk
 from relay.cli.terminal import DONE, FAILED, JSON, USAGE, CommandFailed, complain
 from relay.settings import ConfigurationError, load_settings
+
+if TYPE_CHECKING:
+    from relay.terms import Terms
 
 SWITCH_SECONDS = 0.0005  # a frame waits so long for a thread that saves a record; 5 ms if nothing is said
 
@@ -240,24 +245,38 @@ def _besiege(seed: int, calls: int | None, *, as_json: bool) -> bool:
 
 
 @app.command
-def replay(file: Path, *, json: JSON = False) -> int:
+def replay(file: Path, *, agent: str | None = None, json: JSON = False) -> int:
     """Tell the dialogue a recorded call once more, and show what it decides; fails where that has changed.
 
     Parameters
     ----------
     file
         A capture: of RELAY_CAPTURE_DIR, or of the folder `capture` of a demo. Words and keys are not in it.
+    agent
+        Whose call it was, where that agent has limits, sounds or an opt-out key of its own.
     """
     from relay.replay import ReplayError, read_capture
     from relay.replay import replay as play
 
     try:
-        played = play(read_capture(file.read_bytes()))
+        played = play(read_capture(file.read_bytes()), None if agent is None else _terms_of(agent))
     except (OSError, ReplayError) as problem:
         complain(f"{file}: {problem}")
         return USAGE
     show_replay(played, as_json=json)
     return DONE if played.difference is None else FAILED
+
+
+def _terms_of(name: str) -> Terms:
+    """What a call of this agent is told, without its session and without an end."""
+    from relay.roster import Roster
+    from relay.terms import BargeIn
+
+    settings = load_settings()
+    agent = Roster(settings).get(name)
+    if agent is None:
+        raise CommandFailed(f"there is no agent called {name}; 'relay agents list' shows them")
+    return replace(agent.terms({}, math.inf), barge_in=BargeIn(settings.barge_in))
 
 
 def run(words: Sequence[str] | None = None) -> int:
