@@ -30,7 +30,8 @@ def settings(front: int, database_url: str) -> dict[str, str]:
 
 async def check(stage: Stage, played: list[Performance], told_by_all: tuple[str, ...]) -> None:
     """One order, one record and one intact diary for each call, and nothing of ours still up."""
-    assert [performance.answer for performance in played if "id" not in performance.answer] == []
+    refused = [performance.answer for performance in played if "id" not in performance.answer]
+    assert refused == [], refused
     assert len({performance.record["id"] for performance in played}) == len(played)
     assert len(stage.carrier.calls) == len(played)
     assert [call.sid for call in stage.carrier.calls.values() if not call.is_over] == []
