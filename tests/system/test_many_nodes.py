@@ -69,6 +69,7 @@ async def test_a_node_drains_and_another_dies_in_the_middle_of_forty_calls(
     played: list[Performance] = []
     killed_at: list[float] = []
     audible: dict[str, list[float]] = {}
+    ended = [trio.Event()]  # of the next call that has its record
     async with open_nodes(postgres_url, tmp_path, ports) as (stage, second):
         first = stage.process
         assert first is not None
@@ -81,12 +82,16 @@ async def test_a_node_drains_and_another_dies_in_the_middle_of_forty_calls(
                     audible.setdefault(title, []).append(entry.at)
 
             played.append(await stage.play(scene(title, callee=CALLEE), on_entry=watch))
+            ended[0].set()
+            ended[0] = trio.Event()
 
         async def disturb() -> None:
             await trio.sleep(10)
             first.send_signal(signal.SIGTERM)
             await stage.add_node(ports["third"])
             await trio.sleep(8)
+            # Not while one is just ending: its record would come when the lease of the dead node runs out.
+            await ended[0].wait()
             killed_at.append(trio.current_time())
             second.kill()
 
