@@ -7,7 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +17,10 @@ from websockets.frames import Frame, Opcode
 
 from bench import report
 from bench.summary import Run, Summary, cpu
+from bench.targets import targets
 from relay.bench import frames
 from relay.bench.capacity import RELAY, bytes_per_call
-from relay.bench.endurance import churn, interrupt
+from relay.bench.endurance import Churn, Interruptions, churn, interrupt
 from relay.bench.rig import (
     Measurement,
     lag_percentile_ms,
@@ -280,3 +281,31 @@ def test_calls_come_and_go_and_memory_is_read_in_between() -> None:
     came = churn(RELAY, (6, 4))
     assert [calls for calls, _ in came.resident_bytes] == [6, 10]
     assert all(size > 1_000_000 for _, size in came.resident_bytes)
+
+
+# ---- the targets -------------------------------------------------------------------------------------
+
+
+def test_each_target_is_met_missed_or_not_measured(summary: Summary) -> None:
+    lags = ((0.01, 99), (0.025, 100), (math.inf, 100))
+    cut = Interruptions(200, 10_000, 10_000, late_chunks=0, p50_ms=0.5, p99_ms=2.0, most_ms=9.0, lags=lags)
+    left = Churn(((2_000, 100 << 20), (10_000, 101 << 20)))
+    many = [Run("plain", 1, replace(QUIET, calls=400, cpu_us_per_frame=60.0, lags=lags))]
+    found = {"ratios": {}, "interruptions": asdict(cut), "churn": asdict(left)}
+    rows = {each.name: each for each in targets(Summary([*summary.runs[:6], *many]), found)}
+    assert {name: each.is_met for name, each in rows.items()} == {
+        "CPU per frame ÷ node, plain": None,
+        "CPU per frame ÷ node, tls": None,
+        "CPU per frame ÷ epoll, plain": None,
+        "CPU per frame ÷ fastapi, plain": None,
+        "p99 at 200 calls on one core": None,
+        "CPU per frame at 400 ÷ at 100 calls": True,
+        "memory of a live call": True,
+        "memory after thousands of calls": True,
+        "`clear` after an interruption, p99": True,
+        "lag of the loop at full load, p99": True,
+    }
+    assert rows["memory after thousands of calls"].found.startswith("0.13 KiB a call")
+    for worse in ({"late_chunks": 1}, {"clears": 9_999}, {"p99_ms": 10.1}):
+        missed = targets(summary, {**found, "interruptions": asdict(replace(cut, **worse))})
+        assert [each.is_met for each in missed if each.name.startswith("`clear`")] == [False]
