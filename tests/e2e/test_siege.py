@@ -131,9 +131,7 @@ async def test_a_service_without_watchdogs_is_found_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.serial
-@pytest.mark.timeout(
-    600
-)  # two minutes, most of it waiting: a dead node's calls are anybody's after half of one
+@pytest.mark.timeout(600)  # two minutes, most of it waiting for what a dead node has left
 def test_the_command_finds_nothing_and_reports_as_json(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "relay", "chaos", "--sockets", "--calls", "8", "--seed", "11", "--json"],
@@ -148,4 +146,4 @@ def test_the_command_finds_nothing_and_reports_as_json(tmp_path: Path) -> None:
     acts = {call["act"] for call in told["calls"]}
     assert {"connections", "stopped", "killed"} <= acts
     assert told["left_out"] != [] or {"full disk", "no network"} <= acts
-    assert len([call for call in told["calls"] if call["act"] == "connections"]) == 9
+    assert len([call for call in told["calls"] if call["act"] == "connections"]) == 8
