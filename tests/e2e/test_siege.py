@@ -48,7 +48,7 @@ async def passage() -> AsyncIterator[tuple[trio.SocketStream, trio.SocketStream,
             await arrived.send(stream)
             await trio.sleep_forever()
 
-        nursery.start_soon(trio.serve_listeners, accept, listeners)
+        nursery.start_soon(trio.serve_listeners, accept, listeners)  # noqa: ASYNC113 - they listen already
         proxy = Proxy(listeners[0].socket.getsockname()[1], Random(1), is_dialled=True)
         port = await nursery.start(proxy.serve)
         service = await trio.open_tcp_stream("127.0.0.1", port)

@@ -46,7 +46,7 @@ def enter_own_world() -> None:
             _enter()
         except OSError as problem:
             os._exit(problem.errno or 255)
-        except BaseException:  # noqa: BLE001 - a child never comes back into its parent's code
+        except BaseException:  # noqa: ASYNC103, BLE001 - a child never comes back into its parent's code
             os._exit(255)
         os._exit(0)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
