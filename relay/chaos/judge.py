@@ -110,7 +110,11 @@ _STRIKES: Final[Mapping[str, set[Verdict]]] = {
     "agent bad-utf8": _AGENT_BROKEN,
     "agent error": {*_AGENT_GONE, (Blame.AGENT, Reason.REFUSED)},
     "agent session-ended": _AGENT_GONE,
-    "agent silence": {(Blame.AGENT, Reason.SILENT), (Blame.AGENT, Reason.NOT_READY)},
+    "agent silence": {  # one that tells of no word may have been told none
+        (Blame.AGENT, Reason.SILENT),
+        (Blame.AGENT, Reason.NOT_READY),
+        (Blame.CALLEE, Reason.SILENT),
+    },
     "agent reply-error": {(Blame.AGENT, Reason.SILENT), (Blame.AGENT, Reason.ERROR)},  # of the opening
     "agent flood": {
         (Blame.AGENT, Reason.FLOOD),
