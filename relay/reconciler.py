@@ -40,6 +40,7 @@ WISH_SECONDS = 0.5  # between two looks at what other nodes wish of our calls
 SAVE_SECONDS = 1.0  # between two writings of what live calls have said
 RENEW_SECONDS = LEASE_SECONDS / 3  # two renewals may fail before a lease runs out
 RECONCILE_SECONDS = 30.0
+BEREAVED_SECONDS = 1.0  # between two looks for calls that ended as their node died; they wait for no lease
 PURGE_SECONDS = 3600.0  # the periods are days
 ENDS_AT_ONCE = 20  # looked after in one round: a question and perhaps a hang-up each
 UNCONFIRMED = timedelta(hours=4)  # Twilio ends a call by itself then, whatever became of our hang-ups
@@ -86,6 +87,7 @@ class Reconciler:
             nursery.start_soon(self._every, SAVE_SECONDS, self.save_live, name="live diaries")
             nursery.start_soon(self._every, RENEW_SECONDS, self.renew, name="leases")
             nursery.start_soon(self._every, RECONCILE_SECONDS, self.reconcile, name="orphans")
+            nursery.start_soon(self._every, BEREAVED_SECONDS, self.settle_bereaved, name="bereaved")
             nursery.start_soon(self._every, RECONCILE_SECONDS, self.confirm_ends, name="ends")
             nursery.start_soon(self._every, PURGE_SECONDS, self.purge, name="retention")
 
@@ -158,14 +160,21 @@ class Reconciler:
         """
         if self._spool.problem is not None:
             self._let_others_renew()
+        await self._settle_all(self._store.orphans)
+
+    async def settle_bereaved(self) -> None:
+        """End the calls that ended at the carrier just when their node died: nobody asks for a document of
+        theirs any more, and their leases may last for half a minute.
+        """
+        await self._settle_all(self._store.bereaved)
+
+    async def _settle_all(self, claim: Callable[[str, float, int], Awaitable[list[CallRecord]]]) -> None:
+        orphans: list[CallRecord] | None = None
         if trio.current_time() < self._leases_count_from:
             return
-        orphans: list[CallRecord] | None = None
         while orphans is None or len(orphans) == ORPHANS_AT_ONCE:
-            orphans = await self._store.orphans(self._node, LEASE_SECONDS, ORPHANS_AT_ONCE)
-            async with (
-                trio.open_nursery() as nursery
-            ):  # a carrier that is slow must not let their leases lapse
+            orphans = await claim(self._node, LEASE_SECONDS, ORPHANS_AT_ONCE)
+            async with trio.open_nursery() as nursery:  # a slow carrier must not let their leases lapse
                 for record in orphans:
                     if line := self._switchboard.line(record.id):
                         self._recover(line, record)

@@ -20,7 +20,14 @@ from relay.carrier import AlreadyEnded, CarrierCall, HungUp, NotHungUp, Unavaila
 from relay.compliance import DialRequest, Permit, Purpose, check
 from relay.doubt import LISTED_SECONDS, UNKNOWN_SECONDS
 from relay.outcomes import Blame, Ending, Reason
-from relay.reconciler import ORPHANS_AT_ONCE, RECONCILE_SECONDS, RENEW_SECONDS, UNCONFIRMED, WISH_SECONDS
+from relay.reconciler import (
+    BEREAVED_SECONDS,
+    ORPHANS_AT_ONCE,
+    RECONCILE_SECONDS,
+    RENEW_SECONDS,
+    UNCONFIRMED,
+    WISH_SECONDS,
+)
 from relay.store import (
     LEASE_SECONDS,
     PAST_LIMIT_SECONDS,
@@ -35,6 +42,7 @@ from relay.store import (
     open_spool,
 )
 from relay.store.chain import Integrity
+from relay.store.ledger import DEAF_SECONDS
 from relay.switchboard import Document
 from relay.wire.callbacks import (
     CarrierStatus,
@@ -333,6 +341,20 @@ async def test_a_dead_nodes_calls_are_settled_before_their_leases_lapse_however_
         await trio.sleep(A_ROUND_SECONDS + 20)
         for record in lost:
             await settled(desk, record.id)
+
+
+async def test_a_call_that_ended_as_its_node_died_waits_for_no_lease(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        desk.carrier.status = CarrierCall(SID, CarrierStatus.COMPLETED, NUMBER)
+        record = await orphan(desk)
+        await desk.board.carrier_called_back(record.id, StatusCallback(SID, CarrierStatus.COMPLETED))
+        await trio.sleep(DEAF_SECONDS - 0.1)
+        kept = await desk.store.get(record.id)
+        assert kept is not None
+        assert (kept.owner, kept.ending) == ("gone", None)
+        await trio.sleep(BEREAVED_SECONDS + 0.2)
+        assert ended_as(await settled(desk, record.id)) == (Blame.US, Reason.CUT)
 
 
 async def test_one_orphan_that_the_ledger_fails_for_costs_no_other_one_its_record(

@@ -231,6 +231,10 @@ class CountingStore(MemoryStore):
         self._look()
         return await super().orphans(node, lease_seconds, limit)
 
+    async def bereaved(self, node: str, lease_seconds: float, limit: int) -> list[CallRecord]:
+        self._look()
+        return await super().bereaved(node, lease_seconds, limit)
+
     async def wishes(self, node: str) -> list[Wish]:
         self._look()
         return await super().wishes(node)

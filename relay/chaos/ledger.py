@@ -73,6 +73,10 @@ class FarLedger(MemoryStore):
         await self._reach()
         return await super().orphans(node, lease_seconds, limit)
 
+    async def bereaved(self, node: str, lease_seconds: float, limit: int) -> list[CallRecord]:
+        await self._reach()
+        return await super().bereaved(node, lease_seconds, limit)
+
     async def wish(self, call_id: str, kind: WishKind, fields: dict[str, Any] | None = None) -> bool:
         await self._reach()
         return await super().wish(call_id, kind, fields)

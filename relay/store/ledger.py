@@ -18,6 +18,7 @@ from relay.store.chain import SealedEntry, Verification
 from relay.store.records import CallRecord, Entry, Progress
 
 LEASE_SECONDS = 30.0  # a node that was silent for so long has lost its calls
+DEAF_SECONDS = 3.0  # wishes are looked for every half second: who misses an end for so long is no more
 PAST_LIMIT_SECONDS = 30.0  # past its own time limit a call is anybody's to hang up, whoever holds it
 
 Judge = Callable[[Facts], Permit | Refused]
@@ -209,6 +210,11 @@ class Store(Protocol):
 
     async def orphans(self, node: str, lease_seconds: float, limit: int) -> list[CallRecord]:
         """Claim live calls that nobody holds any more, or that are past their limit. No two nodes get one."""
+
+    async def bereaved(self, node: str, lease_seconds: float, limit: int) -> list[CallRecord]:
+        """Claim live calls of others that the carrier has ended DEAF_SECONDS ago, and whose owner was told so
+        by a CALLBACK wish that it has not found since: its lease may last, it does not. No two nodes get one.
+        """
 
     async def wish(self, call_id: str, kind: WishKind, fields: dict[str, Any] | None = None) -> bool:
         """Leave a wish for the owner; False when the call has ended or never was."""

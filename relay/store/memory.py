@@ -28,6 +28,7 @@ from relay.compliance.gate import Permit, Refused
 from relay.store.chain import SealedEntry, Verification, verify
 from relay.store.diary import as_fields, from_fields
 from relay.store.ledger import (
+    DEAF_SECONDS,
     LEASE_SECONDS,
     Erasure,
     Judge,
@@ -177,10 +178,8 @@ class MemoryStore(Store):
 
     async def recent(self, limit: int) -> list[CallRecord]:
         await trio.lowlevel.checkpoint()
-        newest = sorted(
-            self._calls.values(), key=lambda kept: (kept.record.started_at, kept.record.id), reverse=True
-        )
-        return [replace(kept.record, kept=len(kept.diary)) for kept in newest[:limit]]
+        calls = sorted(self._calls.values(), key=lambda kept: (kept.record.started_at, kept.record.id))
+        return [replace(kept.record, kept=len(kept.diary)) for kept in calls[::-1][:limit]]
 
     async def dials_since(self, at: datetime) -> int:
         await trio.lowlevel.checkpoint()
@@ -249,10 +248,16 @@ class MemoryStore(Store):
         for kept in sorted(self._alive(), key=lambda kept: kept.record.started_at):
             overdue = kept.overdue_at is not None and kept.overdue_at <= now
             if len(claimed) < limit and (overdue or kept.lease_until <= now):
-                kept.seize(node, until)
                 kept.overdue_at = until if overdue else kept.overdue_at
-                claimed.append(kept.copy())
+                claimed.append(kept.given_to(node, until))
         return claimed
+
+    async def bereaved(self, node: str, lease_seconds: float, limit: int) -> list[CallRecord]:
+        await trio.lowlevel.checkpoint()
+        since, until = self._later(-DEAF_SECONDS), self._later(lease_seconds)
+        untold = {wish.call_id for wish in self._wishes if wish.kind is WishKind.CALLBACK}
+        due = [kept for kept in self._alive() if kept.record.id in untold and kept.is_bereaved(node, since)]
+        return [kept.given_to(node, until) for kept in due[:limit]]
 
     async def wish(self, call_id: str, kind: WishKind, fields: dict[str, Any] | None = None) -> bool:
         await trio.lowlevel.checkpoint()
@@ -348,14 +353,9 @@ class MemoryStore(Store):
         await trio.lowlevel.checkpoint()
         of_calls = [kept.copy().as_json() for kept in self._calls_to.get(number, [])]
         facts = self._facts(number, self._clock(), "")
-        told = subject_as_json(
-            number,
-            of_calls,
-            self._permits.verdicts_on(number),
-            [e for e in self._listed if e.subject == number],
-            facts.consents or (),
-            facts.revocations or (),
-        )
+        verdicts, listed = self._permits.verdicts_on(number), [e for e in self._listed if e.subject == number]
+        consented = (facts.consents or (), facts.revocations or ())
+        told = subject_as_json(number, of_calls, verdicts, listed, *consented)
         return told | self.books.about(number)
 
     async def erase(self, number: str, who: str, at: datetime) -> Erasure:

@@ -43,6 +43,15 @@ class KeptCall:
         self.record.fence += 1
         return self.record.fence
 
+    def given_to(self, node: str, until: datetime) -> CallRecord:
+        self.seize(node, until)
+        return self.copy()
+
+    def is_bereaved(self, node: str, since: datetime) -> bool:
+        """Whether another node has it, and the carrier had said by then that it is over."""
+        confirmed_at, owner = self.record.carrier_confirmed_at, self.record.owner
+        return owner not in (None, node) and confirmed_at is not None and confirmed_at <= since
+
     def take(self, progress: Progress) -> None:
         record = self.record
         self.diary += seal_fresh(progress, len(self.diary), self.head, record.started_at)

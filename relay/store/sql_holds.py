@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from relay.compliance.case import Purpose, Revocation
 from relay.store import sql_calls
 from relay.store.chain import canonical
-from relay.store.ledger import Wish, WishKind, stream_nonce
+from relay.store.ledger import DEAF_SECONDS, Wish, WishKind, stream_nonce
 from relay.store.records import CallRecord, Status
 from relay.store.tables import calls, nonces, wishes
 
@@ -98,6 +98,21 @@ def orphans(
     # An overdue call is the claimer's for one lease, lest the next one take it while it is being hung up.
     ceded = sa.case((overdue, until), else_=calls.c.overdue_at)
     connection.execute(_seize(node, until).where(calls.c.id.in_(found)).values(overdue_at=ceded))
+    records = (sql_calls.get(connection, call_id) for call_id in found)
+    return [record for record in records if record is not None]
+
+
+def bereaved(
+    connection: sa.Connection, node: str, lease_seconds: float, limit: int, now: datetime
+) -> list[CallRecord]:
+    """Claim what the carrier has ended while its owner reads no wishes."""
+    untold = calls.c.id.in_(sa.select(wishes.c.call_id).where(wishes.c.kind == WishKind.CALLBACK.value))
+    over = calls.c.carrier_confirmed_at <= now - timedelta(seconds=DEAF_SECONDS)
+    due = sa.select(calls.c.id).where(untold, _ALIVE, calls.c.owner != node, over).limit(limit)
+    found = list(connection.execute(due.with_for_update(skip_locked=True)).scalars())
+    if found:
+        until = now + timedelta(seconds=lease_seconds)
+        connection.execute(_seize(node, until).where(calls.c.id.in_(found)))
     records = (sql_calls.get(connection, call_id) for call_id in found)
     return [record for record in records if record is not None]
 

@@ -15,7 +15,7 @@ from relay.outcomes import Blame, Ending, Reason
 from relay.store import Entry, Kind, Store, Written
 from relay.store.chain import Integrity
 from relay.store.diary import from_fields
-from relay.store.ledger import Wish, WishKind
+from relay.store.ledger import DEAF_SECONDS, Wish, WishKind
 from tests.store.conftest import NOW, OpenStore, a_call
 
 many = settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -82,6 +82,24 @@ async def test_a_call_past_its_limit_is_taken_from_its_owner_but_once_a_lease(st
     await store.save(late)
     assert [orphan.id for orphan in await store.orphans("b", 30, 10)] == [late.id]
     assert await store.orphans("c", 30, 10) == []
+
+
+async def test_a_call_that_the_carrier_has_ended_is_taken_from_an_owner_who_does_not_listen(
+    store: Store,
+) -> None:
+    deaf, hearing, untold, fresh, live = [await store.add(a_call(owner=o)) for o in ("a", "b", "a", "a", "a")]
+    earlier = datetime.now(UTC) - timedelta(seconds=DEAF_SECONDS)
+    for record in (deaf, hearing, fresh, live):
+        await store.wish(record.id, WishKind.CALLBACK, {"status": "completed"})
+    for record in (deaf, hearing, untold):
+        await store.confirm(record.id, earlier)
+    await store.confirm(fresh.id, earlier + timedelta(seconds=DEAF_SECONDS + 5))
+    assert len(await store.wishes("b")) == 1
+    assert await store.bereaved("a", 30, 10) == []
+    [claimed] = await store.bereaved("c", 30, 10)
+    assert (claimed.id, claimed.owner, claimed.fence) == (deaf.id, "c", 1)
+    assert await store.bereaved("c", 30, 10) == []
+    assert await store.save(deaf) is Written.STALE
 
 
 async def test_the_next_stream_takes_the_call_at_once_and_only_once(store: Store) -> None:

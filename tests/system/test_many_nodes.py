@@ -69,7 +69,6 @@ async def test_a_node_drains_and_another_dies_in_the_middle_of_forty_calls(
     played: list[Performance] = []
     killed_at: list[float] = []
     audible: dict[str, list[float]] = {}
-    ended = [trio.Event()]  # of the next call that has its record
     async with open_nodes(postgres_url, tmp_path, ports) as (stage, second):
         first = stage.process
         assert first is not None
@@ -82,16 +81,12 @@ async def test_a_node_drains_and_another_dies_in_the_middle_of_forty_calls(
                     audible.setdefault(title, []).append(entry.at)
 
             played.append(await stage.play(scene(title, callee=CALLEE), on_entry=watch))
-            ended[0].set()
-            ended[0] = trio.Event()
 
         async def disturb() -> None:
             await trio.sleep(10)
             first.send_signal(signal.SIGTERM)
             await stage.add_node(ports["third"])
             await trio.sleep(8)
-            # Not while one is just ending: its record would come when the lease of the dead node runs out.
-            await ended[0].wait()
             killed_at.append(trio.current_time())
             second.kill()
 
@@ -107,7 +102,8 @@ async def test_a_node_drains_and_another_dies_in_the_middle_of_forty_calls(
     told = {p.scenario.title: [event["event"] for event in p.record["events"]] for p in played}
     taken_over = [p for p in played if "taken over" in told[p.scenario.title]]
     assert taken_over
-    assert {ending(performance) for performance in played} <= WHOLE
+    for performance in played:  # one that ended at the carrier as its node died has nobody who knows more
+        assert ending(performance) in WHOLE or "reconciled" in told[performance.scenario.title]
     for performance in taken_over:
         again = [at for at in audible[performance.scenario.title] if at > killed_at[0]]
         assert again[0] - killed_at[0] <= HEARD_AGAIN_SECONDS
