@@ -9,6 +9,7 @@ import json
 import math
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -77,7 +78,8 @@ class Agent:
         opening = self._plan.opening
         if opening in _HTTP:
             await self.link.far.receive_some()
-            self.link.far.push(_HTTP[opening])
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # a node that was cut
+                self.link.far.push(_HTTP[opening])
             self._trace.counts["opening faults"] += 1
             return self.link.far.shut_down()
         if opening == "mute-handshake":
