@@ -84,6 +84,7 @@ SLOW: Final = (
 SERIAL: Final = (
     "tests/e2e/",
     "tests/test_bench.py",
+    "tests/test_check.py",
     "tests/test_deploy.py",
     "tests/test_logs.py",
     "tests/test_probe.py",

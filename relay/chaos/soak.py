@@ -61,11 +61,13 @@ def run_soak(
     stop_at = time.monotonic() + seconds
     samples: list[Sample] = []
     made = tasks_left = 0
-    while made < calls and time.monotonic() < stop_at:
+    is_over = False
+    while not is_over:
         world, _ = run_world(draw(seed + made // CALLS))
         made += CALLS
         tasks_left += len(world.left_over)
-        if made % CALLS_BETWEEN == 0:
+        is_over = made >= calls or time.monotonic() >= stop_at
+        if made % CALLS_BETWEEN == 0 or is_over:
             samples.append(_sample(made, tasks_left, world))
             on_sample(samples[-1])
         del world
