@@ -82,7 +82,6 @@ SLOW: Final = (
 
 # They measure real time against a bound: another test beside them could make them fail.
 SERIAL: Final = (
-    "tests/e2e/",
     "tests/test_bench.py",
     "tests/test_check.py",
     "tests/test_deploy.py",
@@ -121,6 +120,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.slow)
         if item.nodeid.startswith(SERIAL):
             item.add_marker(pytest.mark.serial)
+        elif item.nodeid.startswith("tests/e2e/"):
+            item.add_marker(pytest.mark.waiting)
     for marker, (is_there, remedy) in NEEDS.items():
         needing = [item for item in items if item.get_closest_marker(marker)]
         if not needing or is_there():
