@@ -120,7 +120,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.slow)
         if item.nodeid.startswith(SERIAL):
             item.add_marker(pytest.mark.serial)
-        elif item.nodeid.startswith("tests/e2e/"):
+        elif item.nodeid.startswith("tests/e2e/") and not item.get_closest_marker("serial"):
             item.add_marker(pytest.mark.waiting)
     for marker, (is_there, remedy) in NEEDS.items():
         needing = [item for item in items if item.get_closest_marker(marker)]
