@@ -5,9 +5,7 @@ Must not know HTTP or how a ledger forgets; of live calls there are none.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import trio
@@ -20,15 +18,11 @@ from relay.settings import load_settings
 from relay.store import CallRecord, Retention, Store, StoreError, TranscriptLine, sql_subjects
 from tests.store.conftest import a_call
 from tests.test_switchboard import EPOCH, CountingStore, open_desk
-from tests.web.api import LEDGERS, open_ledger
+from tests.web.conftest import store
+
+__all__ = ["store"]
 
 CALLS = 5
-
-
-@pytest.fixture(params=LEDGERS)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with open_ledger(request.param, tmp_path) as store:
-        yield store
 
 
 async def a_talk(store: Store, days_ago: int) -> CallRecord:

@@ -1,21 +1,16 @@
-"""A ledger behind the operator's routes, and a client with the token.
+"""A client of the operator's routes with the token, and what it is told.
 
 Knows no switchboard: what is asked here needs no call to be live.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from quart import Blueprint
 from quart.typing import TestClientProtocol
 
-from relay.store import MemoryStore, Store
-from relay.store.sql import open_store
 from relay.web.app import create_app
 from relay.web.bearer import token_digest
 
@@ -28,19 +23,22 @@ OTHER = "+12025550199"
 
 ApiClient: TypeAlias = TestClientProtocol
 
-LEDGERS = ["memory", "sqlite"]
-
-
-@asynccontextmanager
-async def open_ledger(kind: str, folder: Path) -> AsyncIterator[Store]:
-    """An empty ledger of one kind."""
-    if kind == "memory":
-        yield MemoryStore()
-    else:
-        async with open_store(f"sqlite:///{folder / 'relay.db'}", b"of the tests") as store:
-            yield store
-
 
 def client_of(*blueprints: Blueprint) -> ApiClient:
     """A client of an application with these routes alone, and production's limits and errors."""
     return create_app(*blueprints).test_client()
+
+
+async def ask(client: ApiClient, method: str, path: str, status: int = 200, **body: Any) -> Any:
+    """The JSON of an answer with this status, to somebody with the token."""
+    answer = await client.open(path, method=method, headers=BEARER, **body)
+    assert answer.status_code == status, await answer.get_data(as_text=True)
+    return await answer.get_json()
+
+
+async def refusal(client: ApiClient, method: str, path: str, status: int, **body: Any) -> str:
+    """Code and message of a refusal, which has nothing else."""
+    found = await ask(client, method, path, status, **body)
+    assert found.keys() == {"error"}
+    assert found["error"].keys() == {"code", "message"}
+    return f"{found['error']['code']}: {found['error']['message']}"

@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from relay.store import Callback, Store
 from relay.web.books import book_routes
 from relay.web.numbers import IMPORT_LINES
-from tests.web.api import BEARER, KNOWN, LEDGERS, NOW, NUMBER, ApiClient, client_of, open_ledger
+from tests.web.api import KNOWN, NOW, NUMBER, ApiClient, ask, client_of, refusal
 
 SLOTS = "starts_at,note\n2026-03-10T10:00:00-04:00,Doctor Lee\n2026-03-10T11:00:00-04:00,\n"
 ACCOUNTS = f"id,number,name,balance\nA1,{NUMBER},Ada,12.50\n"
 
 
-@pytest.fixture(params=LEDGERS)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with open_ledger(request.param, tmp_path) as store:
-        yield store
-
-
 @pytest.fixture
 def client(store: Store) -> ApiClient:
     return client_of(book_routes(store.books, KNOWN, clock=lambda: NOW))
-
-
-async def ask(client: ApiClient, method: str, path: str, status: int = 200, **body: Any) -> Any:
-    answer = await client.open(path, method=method, headers=BEARER, **body)
-    assert answer.status_code == status, await answer.get_data(as_text=True)
-    return await answer.get_json()
-
-
-async def refusal(client: ApiClient, path: str, csv: str) -> str:
-    found = await ask(client, "POST", path, 422, data=csv)
-    return f"{found['error']['code']}: {found['error']['message']}"
 
 
 async def test_times_are_opened_listed_and_released(client: ApiClient, store: Store) -> None:
@@ -79,7 +58,7 @@ async def test_times_are_opened_listed_and_released(client: ApiClient, store: St
 async def test_a_line_of_times_that_cannot_be_used_is_named_and_nothing_is_kept(
     client: ApiClient, store: Store, csv: str, says: str
 ) -> None:
-    assert says in await refusal(client, "/v1/appointments/import?calendar=lakeside", csv)
+    assert says in await refusal(client, "POST", "/v1/appointments/import?calendar=lakeside", 422, data=csv)
     assert await store.books.slots(0, 10) == []
 
 
@@ -111,13 +90,15 @@ async def test_accounts_are_kept_replaced_listed_and_removed(client: ApiClient) 
 async def test_a_line_of_accounts_that_cannot_be_used_is_named_and_nothing_is_kept(
     client: ApiClient, store: Store, csv: str, says: str
 ) -> None:
-    assert says in await refusal(client, "/v1/accounts/import?book=patients", csv)
+    assert says in await refusal(client, "POST", "/v1/accounts/import?book=patients", 422, data=csv)
     assert await store.books.accounts(0, 10) == []
 
 
 async def test_an_import_is_bounded(client: ApiClient) -> None:
     csv = "id,number\n" + "".join(f"A{n},{NUMBER}\n" for n in range(IMPORT_LINES + 1))
-    assert "at most 1000 lines" in await refusal(client, "/v1/accounts/import?book=patients", csv)
+    assert "at most 1000 lines" in await refusal(
+        client, "POST", "/v1/accounts/import?book=patients", 422, data=csv
+    )
 
 
 async def test_a_wish_is_listed_until_somebody_has_seen_to_it(client: ApiClient, store: Store) -> None:

@@ -9,7 +9,6 @@ import io
 import json
 import subprocess
 import tarfile
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,7 @@ from relay.store.chain import Integrity, SealedEntry, Verification, verify
 from relay.store.records import stamp
 from relay.web.evidence import evidence_routes, pack
 from tests.store.conftest import a_call
-from tests.web.api import BEARER, KNOWN, LEDGERS, NOW, NUMBER, OTHER, ApiClient, client_of, open_ledger
-
-
-@pytest.fixture(params=LEDGERS)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with open_ledger(request.param, tmp_path) as store:
-        yield store
+from tests.web.api import BEARER, KNOWN, NOW, NUMBER, OTHER, ApiClient, client_of
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from relay.profiles import Profile
 from relay.store import MemoryStore
 from relay.store.ledger import ListEntry, Listing
 from relay.web.explain import explain_routes
-from tests.web.api import BEARER, KNOWN, NOW, NUMBER, OTHER, ApiClient, client_of
+from tests.web.api import KNOWN, NOW, NUMBER, OTHER, ApiClient, ask, client_of
 
 RULEBOOK = load_rulebook()
 CAP = "spend-cap"  # the finding and the refusal
@@ -56,9 +56,7 @@ def client_at(
 
 
 async def explain(client: ApiClient, status: int = 200, **body: str) -> dict[str, Any]:
-    answer = await client.post("/v1/check", headers=BEARER, json={"to": NUMBER, **body})
-    assert answer.status_code == status
-    found: dict[str, Any] = await answer.get_json()
+    found: dict[str, Any] = await ask(client, "POST", "/v1/check", status, json={"to": NUMBER, **body})
     return found
 
 

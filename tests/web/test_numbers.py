@@ -5,9 +5,7 @@ Must not know which ledger keeps it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +20,7 @@ from relay.store.list_csv import Given, read_list, write_list
 from relay.store.records import stamp
 from relay.web.numbers import IMPORT_LINES, numbers_routes
 from tests.store.conftest import a_call
-from tests.web.api import BEARER, KNOWN, LEDGERS, NOW, NUMBER, OTHER, ApiClient, client_of, open_ledger
+from tests.web.api import BEARER, KNOWN, NOW, NUMBER, OTHER, ApiClient, ask, client_of, refusal
 
 SUBJECT = "0123456789abcdef" * 4
 ESCAPED = NUMBER.replace("+", "%2B")
@@ -37,29 +35,9 @@ CONSENT = {
 }
 
 
-@pytest.fixture(params=LEDGERS)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with open_ledger(request.param, tmp_path) as store:
-        yield store
-
-
 @pytest.fixture
 def client(store: Store) -> ApiClient:
     return client_of(numbers_routes(store, KNOWN, clock=lambda: NOW))
-
-
-async def ask(client: ApiClient, method: str, path: str, status: int = 200, **body: Any) -> dict[str, Any]:
-    answer = await client.open(path, method=method, headers=BEARER, **body)
-    assert answer.status_code == status, await answer.get_data(as_text=True)
-    found: dict[str, Any] = await answer.get_json()
-    return found
-
-
-async def refusal(client: ApiClient, method: str, path: str, status: int, **body: Any) -> str:
-    found = await ask(client, method, path, status, **body)
-    assert found.keys() == {"error"}
-    assert found["error"].keys() == {"code", "message"}
-    return f"{found['error']['code']}: {found['error']['message']}"
 
 
 async def add(client: ApiClient, number: str = NUMBER, **fields: str) -> dict[str, Any]:
