@@ -18,7 +18,8 @@ hypothesis.settings.register_profile("house", deadline=None, derandomize=True, d
 hypothesis.settings.load_profile("house")
 
 
-BINARY: Final = Path(__file__).parents[1] / "dist" / "relay"
+TOP: Final = Path(__file__).parents[1]
+BINARY: Final = TOP / "dist" / "relay"
 
 
 def _has_compiled() -> bool:
@@ -47,6 +48,7 @@ def _has_program(name: str) -> bool:
 
 # marker: (whether this machine has it, what to install)
 NEEDS: Final[dict[str, tuple[Callable[[], bool], str]]] = {
+    "needs_linux": (lambda: sys.platform == "linux", "only Linux has its /proc and its socket options"),
     "needs_compiler": (_has_compiled, "apt-get install gcc python3-dev, then make .venv/.relay again"),
     "needs_speech": (_has_speech, "make .venv/.speech"),
     "needs_tracing": (_has_tracing, "make .venv/.dev"),
@@ -54,10 +56,14 @@ NEEDS: Final[dict[str, tuple[Callable[[], bool], str]]] = {
         lambda: "RELAY_OUTSIDE_RIG" in os.environ,
         "RELAY_OUTSIDE_RIG=path of a program that plays carrier and agent",
     ),
+    "needs_curl": (lambda: _has_program("curl"), "apt-get install curl"),
+    "needs_gcc": (lambda: _has_program("gcc"), "apt-get install gcc"),
+    "needs_openssl": (lambda: _has_program("openssl"), "apt-get install openssl"),
     "needs_haproxy": (lambda: _has_program("haproxy"), "apt-get install haproxy"),
     "needs_nginx": (lambda: _has_program("nginx"), "apt-get install nginx"),
     "needs_systemd": (lambda: _has_program("systemd-analyze"), "apt-get install systemd"),
     "needs_promtool": (lambda: _has_program("promtool"), "apt-get install prometheus"),
+    "needs_venv": ((TOP / ".venv" / "bin" / "relay").exists, "make .venv/.relay"),
     "needs_binary": (BINARY.exists, "make binary"),
     "needs_wheel": (lambda: any(BINARY.parent.glob("relay-*.whl")), "make wheel"),
     "needs_postgres": (_has_postgres, "apt-get install postgresql"),

@@ -239,7 +239,7 @@ def test_the_findings_replace_what_stands_between_the_marks_and_nothing_else(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.needs_linux
 @pytest.mark.parametrize("options", [[], ["--speech"], ["--tls"]], ids=["echo", "speech", "tls"])
 def test_relay_bench_carries_a_few_calls_through_the_production_path_and_loses_nothing(
     options: list[str],
@@ -266,7 +266,7 @@ def test_relay_bench_carries_a_few_calls_through_the_production_path_and_loses_n
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.needs_linux
 def test_every_interruption_clears_the_phone_and_nothing_of_the_reply_follows() -> None:
     came = interrupt(RELAY, calls=5, times=60)
     assert came.clears == came.interruptions >= 60
@@ -276,7 +276,7 @@ def test_every_interruption_clears_the_phone_and_nothing_of_the_reply_follows() 
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.needs_linux
 def test_calls_come_and_go_and_memory_is_read_in_between() -> None:
     came = churn(RELAY, (6, 4))
     assert [calls for calls, _ in came.resident_bytes] == [6, 10]

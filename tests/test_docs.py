@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import re
-import shutil
 import tomllib
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -158,9 +157,7 @@ def test_the_settings_table_is_the_settings() -> None:
     assert table(README, "name", "meaning", "default") == expected
 
 
-@pytest.mark.skipif(
-    shutil.which("curl") is None and os.environ.get("RELAY_TEST_ALL") != "1", reason="apt-get install curl"
-)
+@pytest.mark.needs_curl
 async def test_the_curl_block_places_a_call(tmp_path: Path) -> None:
     block = only(each for each in blocks(README, "sh") if "curl" in each)
     async with open_stage(tmp_path, synthesise=False) as stage:

@@ -9,7 +9,6 @@ import os
 import socket
 import ssl
 import struct
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -50,8 +49,6 @@ from tests.far_ends import (
     join_phone_leg,
     memory_pair,
 )
-
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
 
 OpenLeg: TypeAlias = Callable[[], Any]
 
@@ -671,7 +668,7 @@ async def test_a_certificate_of_strangers_makes_the_agent_unreachable(
         assert (caught.value.leg, caught.value.kind) == (Blame.AGENT, Reason.UNREACHABLE)
 
 
-@linux_only
+@pytest.mark.needs_linux
 async def test_a_mute_far_end_is_left_without_a_descriptor() -> None:
     muted = trio.Event()
 

@@ -263,6 +263,12 @@ class Busy(FakeCarrier):
         return found
 
 
+async def trip(sid: str) -> None:
+    """A bug that this one call meets."""
+    if sid == SID:
+        raise ZeroDivisionError
+
+
 @pytest.mark.parametrize("where", ["a stream here", "the next document here", "the next document elsewhere"])
 @pytest.mark.parametrize("status", [CarrierStatus.IN_PROGRESS, CarrierStatus.COMPLETED])
 async def test_an_orphan_that_goes_on_while_the_carrier_answers_is_left_to_go_on(
@@ -387,11 +393,7 @@ async def test_one_orphan_that_the_ledger_fails_for_costs_no_other_one_its_recor
 async def test_an_orphan_that_a_bug_meets_again_and_again_keeps_none_behind_it(
     autojump_clock: MockClock,
 ) -> None:
-    async def meanwhile(sid: str) -> None:
-        if sid == SID:
-            raise ZeroDivisionError
-
-    async with open_desk(carrier=Busy(meanwhile)) as desk:
+    async with open_desk(carrier=Busy(trip)) as desk:
         desk.nursery.start_soon(desk.reconciler.run)
         desk.carrier.status = CarrierCall(SID, CarrierStatus.COMPLETED, NUMBER)
         poisoned = await orphan(desk)
@@ -450,11 +452,7 @@ async def test_a_hang_up_that_failed_is_tried_again_until_the_carrier_confirms(
 async def test_an_end_that_a_bug_meets_again_and_again_keeps_none_behind_it(
     autojump_clock: MockClock,
 ) -> None:
-    async def meanwhile(sid: str) -> None:
-        if sid == SID:
-            raise ZeroDivisionError
-
-    async with open_desk(carrier=Busy(meanwhile)) as desk:
+    async with open_desk(carrier=Busy(trip)) as desk:
         for sid in (SID, FOREIGN_SID):
             record = await orphan(desk, sid=sid)
             record.ending, record.ended_at = Ending(Blame.US, Reason.CUT), virtual_now()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -258,17 +257,16 @@ def test_bytes_changed_at_random_are_taken_as_by_the_oracle_or_left() -> None:
 
 
 @needs_compiler
+@pytest.mark.needs_gcc
 @pytest.mark.slow
 def test_the_sanitizers_find_nothing_in_it(tmp_path: Path) -> None:
-    gcc, library = shutil.which("gcc"), tmp_path / "_straight.so"
-    if gcc is None:
-        pytest.skip("built elsewhere: there is no gcc here")
-    built = [gcc, "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-shared", "-fPIC"]
+    library = tmp_path / "_straight.so"
+    built = ["gcc", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-shared", "-fPIC"]
     checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     include = sysconfig.get_paths()["include"]
     subprocess.run([*built, *checks, f"-I{include}", str(SOURCE), "-o", str(library)], check=True)
     preload = subprocess.run(
-        [gcc, "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
+        ["gcc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
     ).stdout.strip()
     fuzzed = subprocess.run(
         [sys.executable, "-m", "tests.straight_fuzz", str(library), "20000"],

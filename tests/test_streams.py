@@ -6,7 +6,6 @@ Must not know WebSockets or calls: two sockets and a certificate are all it take
 import os
 import socket
 import ssl
-import sys
 from contextlib import suppress
 from functools import partial
 
@@ -19,8 +18,6 @@ from relay.streams import SocketStream, TLSStream, harden, open_tcp, open_tls
 
 # More than a Unix pair buffers; eight of them are more than TCP does.
 MEGABYTE = bytes(2**20)
-
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc and socket options")
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +221,7 @@ async def test_a_tls_connection_cut_without_goodbye_is_broken_not_ended(
         theirs.socket.close()
 
 
-@linux_only
+@pytest.mark.needs_linux
 def test_a_hardened_socket_notices_a_lost_peer_within_eight_seconds() -> None:
     with socket.socket() as sock:
         harden(sock)
@@ -285,7 +282,7 @@ async def test_open_tls_connects_and_checks_the_certificate(
             nursery.start_soon(answer)
 
 
-@linux_only
+@pytest.mark.needs_linux
 async def test_a_refused_certificate_leaves_no_descriptor(server_context: ssl.SSLContext) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         _, port = listening.getsockname()
@@ -305,7 +302,7 @@ async def test_a_refused_certificate_leaves_no_descriptor(server_context: ssl.SS
         assert open_descriptors() == before
 
 
-@linux_only
+@pytest.mark.needs_linux
 async def test_an_open_cancelled_in_the_handshake_leaves_no_descriptor(
     client_context: ssl.SSLContext,
 ) -> None:

@@ -31,10 +31,6 @@ TOOLS = tuple(builtin_tools(PERSON.transfers)[name] for name in PERSON.tools)
 SETTINGS: dict[str, Any] = {"profile": PERSON, "tools": TOOLS}
 
 
-def word(outcome: DialOutcome, *, is_over: bool = False) -> DialCallback:
-    return DialCallback(SID, outcome, is_over)
-
-
 async def ask_for(agent: Far, to: str, run: str = "t1") -> dict[str, Any]:
     """The agent calls the tool; what it is told."""
     await agent.say(type="tool.call", call_id=run, name="transfer_call", arguments={"to": to})
@@ -53,6 +49,21 @@ async def echo(phone: Far, mark: str) -> None:
     await phone.say(event="mark", streamSid=STREAM, mark={"name": mark})
 
 
+async def put_through(phone: Far, agent: Far) -> None:
+    """The goodbye is heard, and the agent's session is over."""
+    await echo(phone, await says_goodbye(phone, agent))
+    await agent.hear("session.end")
+    await agent.say(type="session.ended")
+    await trio.testing.wait_all_tasks_blocked()
+
+
+async def dial_is_over(
+    desk: Desk, call_id: str, outcome: DialOutcome, attempt: int = 1, *, is_over: bool = False
+) -> Document | None:
+    """Twilio's word of the dial, and of the call too; what follows."""
+    return await desk.board.transfers.over(call_id, attempt, DialCallback(SID, outcome, is_over))
+
+
 async def talking(desk: Desk) -> tuple[Line, Far, Far]:
     line = await desk.placed()
     phone = await desk.streams_in(line)
@@ -64,11 +75,17 @@ async def handed_over(desk: Desk, to: str = "front desk") -> Line:
     """A call whose goodbye was heard; Twilio fetches what follows."""
     line, phone, agent = await talking(desk)
     assert (await ask_for(agent, to))["is_error"] is False
-    await echo(phone, await says_goodbye(phone, agent))
-    await agent.hear("session.end")
-    await agent.say(type="session.ended")
-    await trio.testing.wait_all_tasks_blocked()
+    await put_through(phone, agent)
     return line
+
+
+async def have_talked(
+    desk: Desk, line: Line, attempt: int = 1, outcome: DialOutcome = DialOutcome.COMPLETED
+) -> CallRecord:
+    """Somebody took the call, and it is over."""
+    assert await dial_is_over(desk, line.record.id, outcome, attempt) is Document.HANG_UP
+    await desk.says(line, CarrierStatus.COMPLETED)
+    return await desk.ended(line, Blame.NOBODY, Reason.TRANSFERRED)
 
 
 def events(record: CallRecord, name: str) -> list[dict[str, Any]]:
@@ -99,11 +116,7 @@ async def test_the_goodbye_is_heard_and_the_agent_gone_before_anybody_is_dialled
         found = await desk.board.transfers.destination(line.record.id)
         assert found is not None
         assert (found.number, found.caller_id) == ("+12025550111", "+12025550100")
-        assert desk.carrier.hung_up == []
-        follows = await desk.board.transfers.over(line.record.id, 1, word(DialOutcome.COMPLETED))
-        assert follows is Document.HANG_UP
-        await desk.says(line, CarrierStatus.COMPLETED)
-        record = await desk.ended(line, Blame.NOBODY, Reason.TRANSFERRED)
+        record = await have_talked(desk, line)
         assert desk.carrier.hung_up == []
         assert all(stream.closed for stream in desk.streams)
         outcome = events(record, "transfer")[-1]
@@ -120,9 +133,7 @@ async def test_while_two_people_talk_the_call_lasts_for_as_long_as_its_limit(
         assert line.ending is None
         assert desk.board.lines == [line]
         assert line.record.summary()["status"] == "live"
-        await desk.board.transfers.over(line.record.id, 1, word(DialOutcome.COMPLETED))
-        await desk.says(line, CarrierStatus.COMPLETED)
-        record = await desk.ended(line, Blame.NOBODY, Reason.TRANSFERRED)
+        record = await have_talked(desk, line)
         assert record.duration_seconds >= 400
 
 
@@ -149,13 +160,9 @@ async def test_an_agent_that_says_nothing_is_told_what_to_say(autojump_clock: Mo
         again = await desk.agent()
         await again.say(type="session.ready", session_id="s2")
         assert (await again.hear("reply.create"))["instructions"] == PUT_THROUGH
-        await echo(phone, await says_goodbye(phone, again))
-        await again.hear("session.end")
-        await trio.sleep(2)
+        await put_through(phone, again)
         assert await desk.board.document(line.record.id, 1, SID) is Document.DIAL
-        await desk.board.transfers.over(line.record.id, 1, word(DialOutcome.ANSWERED))
-        await desk.says(line, CarrierStatus.COMPLETED)
-        await desk.ended(line, Blame.NOBODY, Reason.TRANSFERRED)
+        await have_talked(desk, line, outcome=DialOutcome.ANSWERED)
 
 
 # ---- a transfer that fails ---------------------------------------------------------------------------
@@ -164,7 +171,7 @@ async def test_an_agent_that_says_nothing_is_told_what_to_say(autojump_clock: Mo
 async def comes_back(desk: Desk, line: Line, outcome: DialOutcome, attempt: int = 1) -> tuple[Line, Far, Far]:
     """The call with its next stream, and the agent that was told."""
     assert await desk.board.document(line.record.id, attempt, SID) is Document.DIAL
-    assert await desk.board.transfers.over(line.record.id, attempt, word(outcome)) is None
+    assert await dial_is_over(desk, line.record.id, outcome, attempt) is None
     assert await desk.board.document(line.record.id, attempt, SID) is Document.CONNECT
     phone = await desk.joins(line.record.id, attempt)
     desk.nursery.start_soon(desk.stay_on_the_line, phone)
@@ -210,21 +217,17 @@ async def test_it_may_be_tried_again(autojump_clock: MockClock) -> None:
         await agent.say(type="session.ready", session_id="s2")
         await agent.hear("reply.create")
         await ask_for(agent, "front desk", "t2")
-        await echo(phone, await says_goodbye(phone, agent))
-        await agent.hear("session.end")
-        await trio.sleep(2)
+        await put_through(phone, agent)
         assert await desk.board.document(line.record.id, 2, SID) is Document.DIAL
-        await desk.board.transfers.over(line.record.id, 2, word(DialOutcome.COMPLETED))
-        await desk.says(back, CarrierStatus.COMPLETED)
-        record = await desk.ended(back, Blame.NOBODY, Reason.TRANSFERRED)
+        record = await have_talked(desk, back, attempt=2)
         assert [each["outcome"] for each in events(record, "transfer")] == ["busy", "completed"]
 
 
 async def test_a_word_that_is_repeated_changes_nothing(autojump_clock: MockClock) -> None:
     async with open_desk(**SETTINGS) as desk:
         line = await handed_over(desk)
-        assert await desk.board.transfers.over(line.record.id, 1, word(DialOutcome.BUSY)) is None
-        assert await desk.board.transfers.over(line.record.id, 1, word(DialOutcome.BUSY)) is None
+        assert await dial_is_over(desk, line.record.id, DialOutcome.BUSY) is None
+        assert await dial_is_over(desk, line.record.id, DialOutcome.BUSY) is None
         assert await desk.board.document(line.record.id, 1, SID) is Document.CONNECT
         (back,) = desk.board.lines
         back.hang_up(goodbye=False)
@@ -238,7 +241,7 @@ async def test_a_call_that_nobody_takes_over_again_and_again_ends_with_an_apolog
         line = await handed_over(desk)
         line.record.attempt = REATTACHMENTS + RETURNS  # it went on as often as it may
         attempt = line.record.attempt + 1
-        follows = await desk.board.transfers.over(line.record.id, attempt, word(DialOutcome.NO_ANSWER))
+        follows = await dial_is_over(desk, line.record.id, DialOutcome.NO_ANSWER, attempt)
         assert follows is Document.SAY
         assert line.ending is not None
         assert (line.ending.blame, line.ending.reason) == (Blame.CARRIER, Reason.TRANSFER_FAILED)
@@ -251,7 +254,7 @@ async def test_a_person_who_hangs_up_meanwhile_has_hung_up(autojump_clock: MockC
     async with open_desk(**SETTINGS) as desk:
         line = await handed_over(desk)
         await desk.says(line, CarrierStatus.COMPLETED)
-        follows = await desk.board.transfers.over(line.record.id, 1, word(DialOutcome.CANCELED, is_over=True))
+        follows = await dial_is_over(desk, line.record.id, DialOutcome.CANCELED, is_over=True)
         assert follows is Document.HANG_UP
         await desk.ended(line, Blame.CALLEE, Reason.HUNG_UP)
         assert desk.carrier.hung_up == []
@@ -262,7 +265,7 @@ async def test_what_became_of_it_may_be_told_behind_the_end_of_the_call(autojump
         line = await handed_over(desk)
         await desk.says(line, CarrierStatus.COMPLETED)
         await trio.sleep(DIAL_WORD_SECONDS / 2)
-        await desk.board.transfers.over(line.record.id, 1, word(DialOutcome.COMPLETED, is_over=True))
+        await dial_is_over(desk, line.record.id, DialOutcome.COMPLETED, is_over=True)
         await desk.ended(line, Blame.NOBODY, Reason.TRANSFERRED)
 
 
@@ -290,7 +293,7 @@ async def test_without_the_ledger_what_has_worked_stays_and_what_has_not_is_apol
         desk.store.fails = StoreError("down")
         desk.store.take_over = desk.store.find = _down  # type: ignore[method-assign]
         assert await desk.board.document(line.record.id, 1, SID) is Document.DIAL
-        assert await desk.board.transfers.over(line.record.id, 1, word(outcome)) is follows
+        assert await dial_is_over(desk, line.record.id, outcome) is follows
         desk.store.fails = None
         await desk.says(line, CarrierStatus.COMPLETED)
         await desk.ended(line, *ending)
@@ -327,7 +330,7 @@ async def test_any_node_serves_the_dial_and_takes_back_what_failed(autojump_cloc
         other = pair.second
         assert await other.board.document(call_id, 1, SID) is Document.DIAL
         assert await other.board.transfers.destination(call_id) is not None
-        assert await other.board.transfers.over(call_id, 1, word(DialOutcome.BUSY)) is None
+        assert await dial_is_over(other, call_id, DialOutcome.BUSY) is None
         assert await other.board.document(call_id, 1, SID) is Document.CONNECT
         phone = await other.joins(call_id, 1)
         other.nursery.start_soon(other.stay_on_the_line, phone)
@@ -346,7 +349,7 @@ async def test_the_owner_hears_from_another_node_that_somebody_has_taken_over(
 ) -> None:
     async with open_pair(**SETTINGS) as pair:
         call_id = await pair_hands_over(pair)
-        follows = await pair.second.board.transfers.over(call_id, 1, word(DialOutcome.COMPLETED))
+        follows = await dial_is_over(pair.second, call_id, DialOutcome.COMPLETED)
         assert follows is Document.HANG_UP
         await pair.first.reconciler.grant_wishes()
         await pair.only_record(call_id, Blame.NOBODY, Reason.TRANSFERRED)

@@ -130,6 +130,13 @@ async def test_a_service_without_watchdogs_is_found_out(tmp_path: Path) -> None:
     assert "after it, at most 14 s may be" in sentence
 
 
+def gives_namespaces() -> bool:
+    """Whether this system gives its user a network and mounts of their own, as another program finds it."""
+    who = [] if os.geteuid() == 0 else ["--user"]
+    tried = subprocess.run(["unshare", *who, "--net", "--mount", "true"], capture_output=True, check=False)
+    return tried.returncode == 0
+
+
 @pytest.mark.serial
 @pytest.mark.timeout(600)  # two minutes, most of it waiting for what a dead node has left
 def test_the_command_finds_nothing_and_reports_as_json(tmp_path: Path) -> None:
@@ -144,6 +151,7 @@ def test_the_command_finds_nothing_and_reports_as_json(tmp_path: Path) -> None:
     told = json.loads(done.stdout)
     assert (told["seed"], told["violations"], done.returncode) == (11, [], 0), done.stdout
     acts = {call["act"] for call in told["calls"]}
-    assert {"connections", "stopped", "killed"} <= acts
-    assert told["left_out"] != [] or {"full disk", "no network"} <= acts
+    ruined = {"full disk", "no network"} if gives_namespaces() else set()
+    assert acts == {"connections", "stopped", "killed"} | ruined
+    assert (told["left_out"] == []) is bool(ruined)
     assert len([call for call in told["calls"] if call["act"] == "connections"]) == 8

@@ -115,7 +115,6 @@ def test_an_unknown_text_is_babbled_where_nothing_can_speak_it() -> None:
 
 @pytest.mark.needs_speech
 def test_an_unknown_text_is_spoken_where_espeak_is_installed() -> None:
-    pytest.importorskip("espeakng_loader")
     speech = Voices().say("callee", "Nobody ever said this.")
     assert speech != sound.babble("Nobody ever said this.")
     assert sound.level_dbfs(speech) == pytest.approx(sound.SPEECH_DBFS, abs=1)

@@ -28,7 +28,8 @@ pytestmark = [
     pytest.mark.serial,
     pytest.mark.needs_postgres,
     pytest.mark.needs_haproxy,
-    pytest.mark.skipif(not (TOP / ".venv" / "bin" / "relay").exists(), reason="make .venv/.relay"),
+    pytest.mark.needs_openssl,
+    pytest.mark.needs_venv,
 ]
 
 ACCOUNT: Final = """

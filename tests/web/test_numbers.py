@@ -40,7 +40,7 @@ def client(store: Store) -> ApiClient:
     return client_of(numbers_routes(store, KNOWN, clock=lambda: NOW))
 
 
-async def add(client: ApiClient, number: str = NUMBER, **fields: str) -> dict[str, Any]:
+async def add(client: ApiClient, number: str = NUMBER, **fields: str) -> Any:
     return await ask(client, "POST", "/v1/dnc", 201, json={"number": number, "source": "letter", **fields})
 
 
