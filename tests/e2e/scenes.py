@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from relay.rehearsal import Performance, Stage, open_stage
@@ -56,13 +57,18 @@ def gone(at: str, kind: str) -> Scenario:
 
 @asynccontextmanager
 async def quiet_stage(data_dir: Path, **settings: Any) -> AsyncIterator[Stage]:
-    """A stage whose agent is brief and whose speech never varies; an error in its log fails the test."""
-    with capture_logs() as lines:
+    """A stage whose agent is brief and whose speech never varies.
+
+    An error in its log fails the test, and so does a call with two final records.
+    """
+    with capture_logs([merge_contextvars]) as lines:
         async with open_stage(
             data_dir, seed=1, synthesise=False, **{"RELAY_AGENTS_DIR": str(AGENTS), **settings}
         ) as stage:
             yield stage
     assert [line for line in lines if line["log_level"] in ("error", "critical")] == []
+    ended = [line["call_id"] for line in lines if line["event"] == "call ended"]
+    assert len(ended) == len(set(ended))
 
 
 def ending(performance: Performance) -> tuple[str, str]:

@@ -5,10 +5,12 @@ Must not know what the relay does within: sockets are real, and what the machine
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import pytest
 import trio
@@ -16,6 +18,7 @@ from structlog.testing import capture_logs
 
 from relay.outcomes import Blame, Reason
 from relay.rehearsal import Performance
+from relay.simulator.ledger import Direction, Side
 from relay.simulator.scenario import Scenario
 from tests.e2e.scenes import broken, ending, gone, quiet_stage
 from tests.matrix.far_sides import socket_wire
@@ -62,12 +65,20 @@ async def test_a_killed_socket_takes_the_other_with_it_and_gets_the_blame(leg: s
     assert all(each.call is not None and each.call.is_over for each in played)
 
 
+# By leg: the other one, what its far end sees of it first, and last.
+OTHERS: Final[dict[str, tuple[Side, tuple[Direction, str], str]]] = {
+    "phone": ("agent", ("received", "session.update"), "closed"),
+    "agent": ("phone", ("sent", "start"), "stream-closed"),
+}
+
+
 def _seconds_to_close(performance: Performance, killed: str) -> float:
     """From the death of one socket to the close of the other, as the far ends saw it; 0 without another."""
-    ledger = performance.ledger
+    ledger, (other, begun, closed) = performance.ledger, OTHERS[killed]
     died_at = next(entry.at for entry in ledger.entries if entry.event == "mishap")
-    event = ("agent", "closed") if killed == "phone" else ("phone", "stream-closed")
-    return next((entry.at - died_at for entry in ledger.entries if (entry.side, entry.event) == event), 0.0)
+    if not [entry for entry in ledger.select(other, *begun) if entry.at <= died_at]:
+        return 0.0
+    return next((entry.at - died_at for entry in ledger.select(other, "noted", closed)), math.inf)
 
 
 def one_of_each() -> list[Cell]:

@@ -114,6 +114,7 @@ def failed_checks(performance: Performance) -> list[Check]:
     assert performance.call is not None
     run = Run(performance.ledger, scenario.expect)
     status = performance.call.status
+    # That there is no second one the stage looks to at its end.
     checks = judge(run, performance.record, scenario, final_records=1, carrier_status=status)
     return [check for check in checks if not check.holds]
 
