@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench import peers, report
-from bench.summary import Run, Summary, cpu, p99
+from bench.summary import Run, Summary, cpu, p99, read_run
 from relay.bench import endurance
 from relay.bench.capacity import RELAY, describe_machine, make_certificate, ramp
 from relay.bench.rig import Candidate, Measurement, Mode, Unmeasured
@@ -53,6 +53,10 @@ QUICK_ROUNDS = 3
 def main() -> int:
     """Run the plan; 0 done, 1 when frames were lost, a ratio is too high or the relay was not measured."""
     arguments = _arguments()
+    if arguments.again:
+        findings = json.loads((DOCS / "performance.json").read_text("utf-8"))
+        report.write(DOCS, Summary([read_run(each) for each in findings["runs"]]), findings)
+        return 0
     tools = arguments.tools.absolute()  # the relays run elsewhere
     candidates, missing = peers.find_peers(tools, (peers.NODE,) if arguments.quick else peers.ALL)
     for name, why in missing.items():
@@ -181,7 +185,9 @@ def _shortened(profile: Profile, arguments: argparse.Namespace) -> Profile:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.compare", description=__doc__)
-    parser.add_argument("--tools", type=Path, required=True, help="where the peers' packages were installed")
+    parser.add_argument(
+        "--tools", type=Path, default=Path(".venv/peers"), help="where the peers' packages were installed"
+    )
     parser.add_argument("--quick", action="store_true", help="Node and the relay only, within a minute")
     parser.add_argument("--at-most", type=float, help="with --quick: fail above this ratio")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
@@ -189,6 +195,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--calls", type=int, default=max(PLAN[0].steps), help="leave out higher steps")
     parser.add_argument("--profiles", nargs="+", default=[*(profile.name for profile in PLAN), *ALONE])
     parser.add_argument("--write", action="store_true", help="put the findings into docs/performance.*")
+    parser.add_argument(
+        "--again", action="store_true", help="lay out what docs/performance.json has, no more"
+    )
     return parser.parse_args()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench.peers import LABELS
@@ -15,7 +16,7 @@ from bench.plot import draw
 from bench.summary import Spread, Summary, cpu, p99
 from bench.targets import targets
 from relay.bench.capacity import RELAY
-from relay.bench.rig import Measurement, median
+from relay.bench.rig import Measurement
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 PLOTTED_CALLS = 100
@@ -107,7 +108,7 @@ def _profile(summary: Summary, profile: str) -> str:
 
 def _row(summary: Summary, profile: str, name: str, calls: int, rounds: list[Measurement]) -> str:
     def middle(figure: str) -> float:
-        return median([getattr(measured, figure) for measured in rounds])
+        return float(median(getattr(measured, figure) for measured in rounds))
 
     load = middle("agent_share") + middle("carriers_share")
     cells = [

@@ -8,10 +8,12 @@ what the machine did meanwhile hits both sides of a fraction alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
+from typing import Any
 
-from relay.bench.rig import Measurement, median
+from relay.bench.rig import Measurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,13 @@ class Run:
     profile: str
     round: int
     measured: Measurement
+
+
+def read_run(figures: Mapping[str, Any]) -> Run:
+    """A run as performance.json has it."""
+    measured = {name: figure for name, figure in figures.items() if name not in ("profile", "round")}
+    lags = tuple((bound, count) for bound, count in figures["lags"])
+    return Run(figures["profile"], figures["round"], Measurement(**{**measured, "lags": lags}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
 from bench import report
-from bench.summary import Run, Summary, cpu
-from bench.targets import targets
+from bench.summary import Run, Summary, cpu, read_run
+from bench.targets import Target, targets
 from relay.bench import frames
 from relay.bench.capacity import RELAY, bytes_per_call
 from relay.bench.endurance import Churn, Interruptions, churn, interrupt
@@ -25,7 +25,6 @@ from relay.bench.rig import (
     Measurement,
     lag_percentile_ms,
     lags_between,
-    median,
     percentile,
     read_lags,
     read_measurement,
@@ -118,11 +117,6 @@ def test_a_percentile_is_the_smallest_value_that_so_many_do_not_exceed() -> None
     assert [percentile(values, share) for share in (0.5, 0.99, 0.999, 1.0)] == [500, 990, 999, 1000]
     assert percentile([7], 0.01) == 7
     assert math.isnan(percentile([], 0.5))
-
-
-def test_a_median_is_in_the_middle() -> None:
-    assert median([3, 1, 2]) == 2
-    assert median([4, 1, 2, 3]) == 2.5
 
 
 def test_figures_of_the_kernel_become_microseconds_per_frame() -> None:
@@ -278,7 +272,7 @@ def test_every_interruption_clears_the_phone_and_nothing_of_the_reply_follows() 
 @pytest.mark.slow
 @pytest.mark.needs_linux
 def test_calls_come_and_go_and_memory_is_read_in_between() -> None:
-    came = churn(RELAY, (6, 4))
+    came = churn(RELAY, (6, 10))
     assert [calls for calls, _ in came.resident_bytes] == [6, 10]
     assert all(size > 1_000_000 for _, size in came.resident_bytes)
 
@@ -306,6 +300,29 @@ def test_each_target_is_met_missed_or_not_measured(summary: Summary) -> None:
         "lag of the loop at full load, p99": True,
     }
     assert rows["memory after thousands of calls"].found.startswith("0.13 KiB a call")
+    assert (
+        rows["CPU per frame at 400 ÷ at 100 calls"].found == "0.94 (1 of 1 rounds left a fifth of the core)"
+    )
     for worse in ({"late_chunks": 1}, {"clears": 9_999}, {"p99_ms": 10.1}):
         missed = targets(summary, {**found, "interruptions": asdict(replace(cut, **worse))})
         assert [each.is_met for each in missed if each.name.startswith("`clear`")] == [False]
+
+
+def test_growth_is_told_by_the_rounds_that_left_a_fifth_of_the_core(summary: Summary) -> None:
+    def found(*shares: float) -> Target:
+        many = [
+            Run("plain", round_, replace(QUIET, calls=400, cpu_us_per_frame=200 * share, core_share=share))
+            for round_, share in enumerate(shares)
+        ]
+        rows = targets(Summary([*summary.runs[:6], *many]), {"ratios": {}})
+        return next(each for each in rows if each.name.startswith("CPU per frame at 400"))
+
+    assert found(0.2, 0.3, 0.9).found == "0.78 (2 of 3 rounds left a fifth of the core)"
+    assert found(0.5, 0.9).is_met is False
+    assert found(0.9, 0.9).is_met is None
+
+
+def test_a_run_is_read_again_as_it_was_written() -> None:
+    run = Run("plain", 2, replace(QUIET, lags=((0.001, 3), (math.inf, 4))))
+    written = json.dumps({"profile": run.profile, "round": run.round, **asdict(run.measured)})
+    assert read_run(json.loads(written)) == run

@@ -19,10 +19,11 @@ from typing import Any
 from relay.bench import frames
 from relay.bench.loop import Connection, Loop, answer
 from relay.bench.placing import ACCOUNT_SID, Desk, Stream, Unplaced, connect
+from relay.bench.rig import resident_bytes
 
 FRAME_NS = 20_000_000
 GOLDEN = 0.618033988749895  # spreads any number of calls evenly over 20 ms
-PLACERS = 4  # threads that place calls which only come and go: each waits for the relay most of the time
+PLACERS = 8  # threads that place calls which only come and go: each waits for the relay most of the time
 CHURN_SECONDS = 300.0  # for one order's calls to come and go
 LIVE_SECONDS = 90.0  # for calls to come up; more than any relay has needed, also on a machine that is shared
 STRAGGLERS_SECONDS = 0.5  # for the last frames of a measurement to come back
@@ -35,11 +36,6 @@ def process_seconds(pid: int) -> float:
     """User and system time of a process so far; the kernel counts in 10 ms."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
-
-
-def resident_bytes(pid: int) -> int:
-    """Memory that a process holds now."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class Phone(Connection):
@@ -116,6 +112,7 @@ class Exchange:
             deque()
         )  # from the placing thread; as long as a ramp at most
         self._wanted = 0
+        self._over = 0  # calls that have come and gone
         self._recording = False
         self._ways_ns: list[int] = []  # of one measurement
         self._late_ns: list[int] = []
@@ -180,23 +177,21 @@ class Exchange:
                 return
 
     def _churn(self, calls: int) -> None:
-        """So many more calls, one soon after the other; each is hung up when audio has come back."""
-        self._wanted += calls
-        first = self._wanted - calls + 1
+        """So many calls in all, one soon after the other; each is hung up when audio has come back."""
+        first, self._wanted = self._wanted + 1, calls
         for each in range(PLACERS):
-            self._start_placing(range(first + each, self._wanted + 1, PLACERS))
-        deadline, over = time.monotonic() + CHURN_SECONDS, 0
+            self._start_placing(range(first + each, calls + 1, PLACERS))
+        deadline = time.monotonic() + CHURN_SECONDS
 
         def look(due_ns: int) -> None:
-            nonlocal over
             problem = self._connect_arrived(due_ns)
             for phone in [phone for phone in self._phones if phone.is_live]:
                 phone.hang_up()
                 self.loop.unwatch(phone.socket)
                 self._phones.remove(phone)
-                over += 1
-            if over == calls or problem or time.monotonic() > deadline:
-                answer(over=over, problem=problem)
+                self._over += 1
+            if self._over == calls or problem or time.monotonic() > deadline:
+                answer(over=self._over, problem=problem)
             else:
                 self.loop.at(due_ns + LOOK_NS, look)
 

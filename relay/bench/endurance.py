@@ -13,8 +13,7 @@ from relay.bench.rig import Candidate, Lags, open_rig, percentile
 
 INTERRUPTED_CALLS = 200  # at once, each interrupted three times a second
 INTERRUPTIONS = 10_000
-CHURN_STEPS = (2_000, 2_000, 2_000, 2_000, 2_000)
-REST_SECONDS = 3.0  # for the last calls to be saved
+CHURN_STEPS = (2_000, 4_000, 6_000, 8_000, 10_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +67,6 @@ def interrupt(
 
 
 def churn(candidate: Candidate, steps: tuple[int, ...] = CHURN_STEPS) -> Churn:
-    """Let calls come and go. Raises Unmeasured."""
-    sizes: list[tuple[int, int]] = []
+    """Let calls come and go, so many in all at each step. Raises Unmeasured."""
     with TemporaryDirectory(prefix="relay-bench-") as folder, open_rig(candidate, Path(folder)) as rig:
-        for calls in steps:
-            rig.churn(calls)
-            rig.settle(REST_SECONDS)
-            sizes.append((sum(steps[: len(sizes) + 1]), rig.resident_bytes()))
-    return Churn(tuple(sizes))
+        return Churn(tuple((calls, rig.churn(calls)) for calls in steps))

@@ -23,6 +23,7 @@ from typing import IO, Any, Literal, TypeAlias
 START_SECONDS = 30.0
 STOP_SECONDS = 1.0  # politely; nothing is left to be saved
 POLL_SECONDS = 0.02
+REST_SECONDS = 3.0  # for calls that are over to be saved
 HUSH_SECONDS = 1.0  # for replies that had begun to be cut, and for the last clears
 LATE_MS = 5.0  # a call that waits longer at the 99th percentile does not count as carried
 FULL = 0.95  # of a core: from here on the relay only falls behind
@@ -102,11 +103,9 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
 
 
-def median(values: Sequence[float]) -> float:
-    """The middle, or the mean of the two in the middle."""
-    ordered = sorted(values)
-    half = len(ordered) // 2
-    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+def resident_bytes(pid: int) -> int:
+    """Memory that a process holds now."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def read_measurement(relay: str, calls: int, figures: dict[str, Any]) -> Measurement:
@@ -250,18 +249,15 @@ class Rig:
         cuts = self._agent.ask("report")["cuts"]
         return {"cuts": cuts, **self._carriers.ask("clears"), "lags": lags_between(lags, self._lags())}
 
-    def churn(self, calls: int) -> None:
-        """Have so many calls come and go. Raises Unmeasured."""
+    def churn(self, calls: int) -> int:
+        """Have so many calls in all come and go; what the relay's process holds then. Raises Unmeasured."""
         came = self._carriers.ask("churn", calls=calls)
         if came["over"] < calls:
             raise Unmeasured(
                 f"{self.name}: {came['over']} of {calls} came and went. {came['problem']}".strip()
             )
-
-    def resident_bytes(self) -> int:
-        """What the relay's process holds now."""
-        pages = int(Path(f"/proc/{self.relay.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        self.settle(REST_SECONDS)
+        return resident_bytes(self.relay.pid)
 
     def _lags(self) -> Lags:
         if self._port is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Protocol
 
 import orjson
@@ -95,7 +96,7 @@ class Tool:
     @property
     def definition(self) -> dict[str, Any]:
         """What `session.update` says of it: flat, not nested."""
-        schema = self.arguments.model_json_schema()
+        schema = _schema(self.arguments)
         return {
             "type": "function",
             "name": self.name,
@@ -165,6 +166,12 @@ class Toolbox:
 def definitions(tools: Iterable[Tool]) -> list[dict[str, Any]]:
     """What `session.update` says of these tools."""
     return [tool.definition for tool in tools]
+
+
+@lru_cache(maxsize=256)  # more tools than the agents of a node have
+def _schema(arguments: type[BaseModel]) -> Mapping[str, Any]:
+    """Slow to make, and asked for with every call."""
+    return arguments.model_json_schema()
 
 
 def _untitled(schema: Any) -> Any:
