@@ -28,7 +28,6 @@ from relay.compliance.gate import Permit, Refused
 from relay.store.chain import SealedEntry, Verification, verify
 from relay.store.diary import as_fields, from_fields
 from relay.store.ledger import (
-    DEAF_SECONDS,
     LEASE_SECONDS,
     Erasure,
     Judge,
@@ -254,10 +253,11 @@ class MemoryStore(Store):
 
     async def bereaved(self, node: str, lease_seconds: float, limit: int) -> list[CallRecord]:
         await trio.lowlevel.checkpoint()
-        since, until = self._later(-DEAF_SECONDS), self._later(lease_seconds)
-        untold = {wish.call_id for wish in self._wishes if wish.kind is WishKind.CALLBACK}
-        due = [kept for kept in self._alive() if kept.record.id in untold and kept.is_bereaved(node, since)]
-        return [kept.given_to(node, until) for kept in due[:limit]]
+        now, until = self._clock(), self._later(lease_seconds)
+        missed = sorted({wish.call_id for wish in self._wishes if wish.is_missed(now)})
+        due = [call_id for call_id in missed if self._calls[call_id].is_bereaved(node)][:limit]
+        self._wishes = [w for w in self._wishes if w.call_id not in due or w.kind is not WishKind.CALLBACK]
+        return [self._calls[call_id].given_to(node, until) for call_id in due]
 
     async def wish(self, call_id: str, kind: WishKind, fields: dict[str, Any] | None = None) -> bool:
         await trio.lowlevel.checkpoint()

@@ -47,10 +47,9 @@ class KeptCall:
         self.seize(node, until)
         return self.copy()
 
-    def is_bereaved(self, node: str, since: datetime) -> bool:
-        """Whether another node has it, and the carrier had said by then that it is over."""
-        confirmed_at, owner = self.record.carrier_confirmed_at, self.record.owner
-        return owner not in (None, node) and confirmed_at is not None and confirmed_at <= since
+    def is_bereaved(self, node: str) -> bool:
+        """Whether another node has it, and the carrier says that it is over."""
+        return self.record.owner not in (None, node) and self.record.carrier_confirmed_at is not None
 
     def take(self, progress: Progress) -> None:
         record = self.record

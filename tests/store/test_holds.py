@@ -88,18 +88,43 @@ async def test_a_call_that_the_carrier_has_ended_is_taken_from_an_owner_who_does
     store: Store,
 ) -> None:
     deaf, hearing, untold, fresh, live = [await store.add(a_call(owner=o)) for o in ("a", "b", "a", "a", "a")]
-    earlier = datetime.now(UTC) - timedelta(seconds=DEAF_SECONDS)
-    for record in (deaf, hearing, fresh, live):
-        await store.wish(record.id, WishKind.CALLBACK, {"status": "completed"})
-    for record in (deaf, hearing, untold):
+    now = datetime.now(UTC)
+    earlier = now - timedelta(seconds=DEAF_SECONDS)
+    for record, at in (
+        (deaf, earlier),
+        (hearing, earlier),
+        (fresh, now + timedelta(seconds=5)),
+        (live, earlier),
+    ):
+        await store.wish(record.id, WishKind.CALLBACK, {"status": "completed", "at": at.isoformat()})
+    for record in (deaf, hearing, untold, fresh):  # of `fresh` its owner knows, and is told once more
         await store.confirm(record.id, earlier)
-    await store.confirm(fresh.id, earlier + timedelta(seconds=DEAF_SECONDS + 5))
     assert len(await store.wishes("b")) == 1
     assert await store.bereaved("a", 30, 10) == []
     [claimed] = await store.bereaved("c", 30, 10)
     assert (claimed.id, claimed.owner, claimed.fence) == (deaf.id, "c", 1)
     assert await store.bereaved("c", 30, 10) == []
+    assert await store.bereaved("d", 30, 10) == []  # while the one is still asking the carrier
     assert await store.save(deaf) is Written.STALE
+
+
+async def test_of_all_nodes_that_miss_the_owner_at_once_one_takes_its_call(store: Store) -> None:
+    ids = [(await store.add(a_call(owner="gone"))).id for _ in range(7)]
+    earlier = datetime.now(UTC) - timedelta(seconds=DEAF_SECONDS)
+    for call_id in ids:
+        for status in ("in-progress", "completed"):
+            await store.wish(call_id, WishKind.CALLBACK, {"status": status, "at": earlier.isoformat()})
+        await store.confirm(call_id, earlier)
+    claimed: list[str] = []
+
+    async def claim(node: str) -> None:
+        while found := await store.bereaved(node, 30, 2):
+            claimed.extend(record.id for record in found)
+
+    async with trio.open_nursery() as nursery:
+        for node in "abcd":
+            nursery.start_soon(claim, node)
+    assert sorted(claimed) == sorted(ids)
 
 
 async def test_the_next_stream_takes_the_call_at_once_and_only_once(store: Store) -> None:
