@@ -24,7 +24,7 @@ NEVER_BEGUN_SECONDS: Final = 15.0 + TEARDOWN_SECONDS  # before its `start` nobod
 _CARRIER_LOST = {(Blame.CARRIER, Reason.LOST)}
 _CARRIER_DEAD = {(Blame.CARRIER, reason) for reason in (Reason.SILENT, Reason.STALLED, Reason.LOST)}
 _CARRIER_BROKEN = {(Blame.CARRIER, Reason.PROTOCOL)}
-_NEVER_BEGUN = {(Blame.CARRIER, Reason.NO_STREAM)}  # a socket that was struck before its `start`
+_NEVER_BEGUN = {(Blame.CARRIER, Reason.NO_STREAM)}  # struck before the `start` of its stream
 _AGENT_GONE = {
     (Blame.AGENT, reason)
     for reason in (
@@ -198,7 +198,8 @@ def _judge_ending(story: Story, ending: Ending, faults: list[Fault]) -> Iterator
     )
     for fault in faults:
         allowed = allowed | _STRIKES.get(f"{fault.target} {fault.kind.partition(':')[0]}", set())
-        if fault.target == "phone" and story.record is not None and story.record.stream_sid is None:
+        is_of_stream = fault.target == "phone" or fault.kind == "stream-error"
+        if is_of_stream and story.record is not None and story.record.stream_sid is None:
             allowed = allowed | _NEVER_BEGUN
     if _is_unproven(story, faults):
         allowed = allowed | {(Blame.CALLEE, Reason.SILENT)}

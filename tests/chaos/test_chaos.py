@@ -98,6 +98,8 @@ plans = st.builds(
 
 NEVER_STARTED = Fault("phone", "black-hole", 0.0)  # found by this test: who streams is not known yet
 
+STREAM_FAILED = Fault("carrier", "stream-error", 0.0)  # likewise: before there is a stream
+
 SLOW_FOR_BOTH = (Fault("carrier", "rest-slow", seconds=4.9), Fault("phone", "fin", call=1))  # by a campaign
 
 
@@ -105,6 +107,7 @@ SLOW_FOR_BOTH = (Fault("carrier", "rest-slow", seconds=4.9), Fault("phone", "fin
 @settings(max_examples=60)
 @given(plan=plans)
 @example(plan=Plan(0, (CallPlan(), CallPlan()), (NEVER_STARTED,)))
+@example(plan=Plan(0, (CallPlan(), CallPlan()), (STREAM_FAILED,)))
 @example(plan=Plan(0, (CallPlan(), CallPlan()), SLOW_FOR_BOTH))
 def test_no_schedule_that_hypothesis_draws_breaks_a_promise(plan: Plan) -> None:
     assert run_plan(plan).violations == ()
