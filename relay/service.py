@@ -100,7 +100,7 @@ async def serve(
             _open_ledger(settings, meter) as store,
             open_spool(store, settings.data_dir / "spool") as spool,
             open_recordings(settings.record_dir) as recordings,
-            _open_dialer(settings, clock) as carrier,
+            carrier_desk(settings) as carrier,
             aclosing(roster.web),
             open_listening() as listening,
             trio.open_nursery() as last,
@@ -198,7 +198,8 @@ async def _listen(front: trio.Nursery, serving: Callable[..., Awaitable[None]]) 
     return bound
 
 
-def _open_dialer(settings: Settings, clock: Callable[[], datetime]) -> AbstractAsyncContextManager[Dialer]:
+def carrier_desk(settings: Settings) -> AbstractAsyncContextManager[Dialer]:
+    """What asks Twilio, with the account of the settings."""
     accounts = settings.require_serving()
     return open_dialer(
         account_sid=accounts.twilio_account_sid,
@@ -206,7 +207,6 @@ def _open_dialer(settings: Settings, clock: Callable[[], datetime]) -> AbstractA
         from_number=accounts.twilio_from_number,
         api_url=settings.twilio_api_url,
         dials_per_second=settings.dials_per_second,
-        clock=clock,
     )
 
 
@@ -335,7 +335,7 @@ def _house(settings: Settings) -> House:
     return House(
         node=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",  # never the same twice
         from_number=accounts.twilio_from_number,
-        public_url=settings.require_serving().public_url,
+        public_url=accounts.public_url,
         max_call_seconds=settings.max_call_seconds,
         max_calls=settings.max_calls,
         ring_seconds=settings.ring_seconds,

@@ -265,12 +265,6 @@ class Settings(BaseModel):
         """Where `relay call` and the other clients of /v1 find the service."""
         return self.url or f"http://{self.bind}"
 
-    @property
-    def bind_address(self) -> tuple[str, int]:
-        """Host and port of `bind`; an IPv6 host without its brackets."""
-        host, _, port = self.bind.rpartition(":")
-        return host.strip("[]"), int(port)
-
     def require_serving(self) -> Accounts:
         """What serving needs, or a ConfigurationError that names everything that is missing."""
         missing = [

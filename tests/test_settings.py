@@ -55,7 +55,7 @@ def test_the_example_of_each_setting_is_itself_accepted() -> None:
 
 def test_nothing_set_gives_the_defaults_of_the_contract() -> None:
     settings = load_settings({})
-    assert settings.bind_address == ("127.0.0.1", 8080)
+    assert settings.bind == "127.0.0.1:8080"
     assert settings.client_url == "http://127.0.0.1:8080"
     assert settings.assemblyai_ws_url == "wss://agents.assemblyai.com/v1/ws"
     assert settings.database_url.get_secret_value() == "sqlite:///relay.db"
@@ -250,4 +250,4 @@ def test_key_terms_are_parted_by_commas() -> None:
 
 
 def test_an_ipv6_address_is_bound_without_its_brackets() -> None:
-    assert load_settings({"RELAY_BIND": "[::1]:0"}).bind_address == ("::1", 0)
+    assert load_settings({"RELAY_BIND": "[::1]:0"}).bind == "[::1]:0"

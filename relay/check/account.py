@@ -5,7 +5,6 @@ Knows the questions of its REST interface; places no call.
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -15,7 +14,8 @@ from phonenumbers import parse, region_code_for_number
 from relay.carrier import CallerId, Unavailable
 from relay.check.findings import FAIL, OK, WARN, Answer
 from relay.check.http import open_http
-from relay.dialer import TWILIO_API_URL, Dialer, open_dialer
+from relay.dialer import TWILIO_API_URL
+from relay.service import carrier_desk
 from relay.settings import Settings
 from relay.wire.carrier_errors import explain
 
@@ -26,7 +26,7 @@ CLOCK_SKEW_SECONDS = 5.0  # more than a slow answer explains
 
 async def ask_account(settings: Settings) -> Answer:
     """Whether the credentials are those of an account that can dial."""
-    async with _open_dialer(settings) as dialer:
+    async with carrier_desk(settings) as dialer:
         account = await dialer.account()
     if isinstance(account, Unavailable):
         return FAIL, *_sentence(account.sentence)
@@ -40,7 +40,7 @@ async def ask_account(settings: Settings) -> Answer:
 
 async def ask_caller_id(settings: Settings) -> Answer:
     """Whether the account may show TWILIO_FROM_NUMBER."""
-    async with _open_dialer(settings) as dialer:
+    async with carrier_desk(settings) as dialer:
         caller_id = await dialer.caller_id()
     match caller_id:
         case Unavailable():
@@ -53,16 +53,6 @@ async def ask_caller_id(settings: Settings) -> Answer:
             return FAIL, "a number without voice", "Set TWILIO_FROM_NUMBER to one that can make calls."
         case CallerId.UNKNOWN:
             return FAIL, *_sentence(explain(21210))
-
-
-def _open_dialer(settings: Settings) -> AbstractAsyncContextManager[Dialer]:
-    accounts = settings.require_serving()
-    return open_dialer(
-        account_sid=accounts.twilio_account_sid,
-        auth_token=accounts.twilio_auth_token.get_secret_value(),
-        from_number=accounts.twilio_from_number,
-        api_url=settings.twilio_api_url,
-    )
 
 
 def _sentence(sentence: str) -> tuple[str, str]:
