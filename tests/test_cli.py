@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -336,3 +338,15 @@ async def test_a_wish_to_be_called_back_is_listed_until_it_is_done(relay: Relay,
     )
     assert json.loads((await relay("callbacks", "list", "--json"))[1]) == []
     assert len(json.loads((await relay("callbacks", "list", "--every", "--json"))[1])) == 1
+
+
+# ---- how fast it starts --------------------------------------------------------------------------------
+
+
+def test_words_alone_load_nothing_of_the_service() -> None:
+    program = (
+        "import sys, relay.cli\n"
+        "own = {name.split('.')[1] for name in sys.modules if name.startswith('relay.')}\n"
+        "assert own == {'cli', 'settings', 'shapes', 'telemetry'}, own"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

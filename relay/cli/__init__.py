@@ -25,7 +25,6 @@ from relay.cli.agents import agents
 from relay.cli.books import accounts, appointments, callbacks
 from relay.cli.calls import Purpose, call, calls
 from relay.cli.dnc import dnc
-from relay.cli.replays import show_replay
 from relay.cli.talks import talk
 from relay.cli.terminal import DONE, FAILED, JSON, USAGE, CommandFailed, complain
 from relay.settings import ConfigurationError, load_settings
@@ -255,6 +254,7 @@ def replay(file: Path, *, agent: str | None = None, json: JSON = False) -> int:
     agent
         Whose call it was, where that agent has limits, sounds or an opt-out key of its own.
     """
+    from relay.cli.replays import show_replay
     from relay.replay import ReplayError, read_capture
     from relay.replay import replay as play
 
