@@ -67,7 +67,6 @@ class Agent:
         self._news = trio.Event()
         self._wanted: deque[float] = deque()  # replies that the relay has asked for
         self._reply = 0
-        self._is_speaking = False
         self._muffled = False  # the agent's own fault: it says nothing any more
         self._last_tool: dict[str, Any] | None = None
 

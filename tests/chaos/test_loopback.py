@@ -7,12 +7,16 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import trio
+from trio.testing import MockClock
 
+from relay.chaos.loopback import run
 from relay.chaos.loopback.acts import LEGS, draw_strikes
 from relay.chaos.loopback.proxy import DEADLY, PASSING
-from relay.chaos.loopback.run import CALLS, Report
+from relay.chaos.loopback.run import CALLS, Report, run_acts
 from relay.chaos.loopback.siege import Outcome
 from relay.cli import app
+from relay.rehearsal import Unplayed
 
 
 def test_by_default_every_fault_strikes_each_leg_and_some_calls_are_left_in_peace() -> None:
@@ -38,3 +42,27 @@ def test_a_broken_promise_is_told_with_its_seed_and_fails(
     assert "123" in told
     if words:
         assert json.loads(told)["seed"] == 123
+
+
+async def test_an_act_that_fails_or_never_ends_breaks_a_promise_and_no_other_act(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async def endless(*_: object) -> list[str]:
+        await trio.sleep(10_000)
+        return []
+
+    async def failing(*_: object) -> list[str]:
+        raise Unplayed("no service came up")
+
+    async def telling(*_: object) -> list[str]:
+        return ["1 legs are open"]
+
+    for name, act in (("strike_connections", endless), ("kill_service", failing), ("stop_service", telling)):
+        monkeypatch.setattr(run, name, act)
+    report = Report(1, tmp_path)
+    await run_acts(report, 1, own_world=False)
+    assert sorted(report.violations) == [
+        "connections: not over after 900 s",
+        "killed: no service came up",
+        "stopped: 1 legs are open",
+    ]

@@ -5,7 +5,7 @@ Knows the acts by their names; shows nothing.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -62,31 +62,24 @@ async def run_acts(
     async def strike(folder: Path, seed: int, on_outcome: OnOutcome) -> Broken:
         return await strike_connections(folder, seed, calls, on_outcome)
 
-    lanes: list[Sequence[tuple[str, _Act]]] = [
-        [("connections", strike)],
-        [("killed", kill_service)],
-        [("stopped", stop_service)],
-    ]
+    acts: dict[str, _Act] = {"connections": strike, "killed": kill_service, "stopped": stop_service}
     if own_world:
-        lanes.append([("full disk", fill_disk)])
+        acts["full disk"] = fill_disk
     async with trio.open_nursery() as nursery:
-        for lane in lanes:
-            nursery.start_soon(_play_lane, report, lane, take)
+        for name, act in acts.items():
+            nursery.start_soon(_play_act, report, name, act, take)
     if own_world:
-        await _play_lane(report, [("no network", pull_cable)], take)  # which is everybody's
+        await _play_act(report, "no network", pull_cable, take)  # which is everybody's
 
 
-async def _play_lane(report: Report, lane: Sequence[tuple[str, _Act]], take: OnOutcome) -> None:
-    for name, act in lane:
-        problem = f"{name}: not over after {ACT_SECONDS:g} s"
-        with trio.move_on_after(ACT_SECONDS):
-            try:
-                found = await act(report.folder / name.replace(" ", "-"), report.seed, take)
-                report.broken += (f"{name}: {sentence}" for sentence in found)
-                continue
-            except* (Unplayed, trio.TooSlowError, OSError) as problems:
-                problem = f"{name}: {_leaf(problems)}"
-        report.broken.append(problem)
+async def _play_act(report: Report, name: str, act: _Act, take: OnOutcome) -> None:
+    found = [f"not over after {ACT_SECONDS:g} s"]
+    with trio.move_on_after(ACT_SECONDS):
+        try:
+            found = await act(report.folder / name.replace(" ", "-"), report.seed, take)
+        except* (Unplayed, trio.TooSlowError, OSError) as problems:
+            found = [str(_leaf(problems))]
+    report.broken += (f"{name}: {sentence}" for sentence in found)
 
 
 def _leaf(problem: BaseException) -> BaseException:
