@@ -30,7 +30,7 @@ REFRESH_SECONDS = 1.0  # for a look at the files: past that a call is placed wit
 
 _Marks = dict[Path, tuple[int, int] | None]  # of each file when it was changed and its size; None: not there
 
-log = structlog.get_logger()
+log = structlog.get_logger(subsystem="service")
 
 
 class Roster:

@@ -482,6 +482,10 @@ async def test_an_agent_that_cannot_be_reached_fails_and_names_its_setting() -> 
 
 def test_the_live_day_names_what_is_there() -> None:
     page = TOP.joinpath("docs", "live-day.md").read_text("utf-8")
+    questions = re.findall(r"^\| ([TA])(\d+) \|", page, re.MULTILINE)
+    for vendor in "TA":
+        numbers = [int(number) for whose, number in questions if whose == vendor]
+        assert numbers == list(range(1, len(numbers) + 1))
     places = re.findall(r"`(relay/[\w/]+\.py)`:((?: `[^`]+`)+)", page)
     assert len(places) > 30, "every question says where its assumption is made"
     for module, names in places:

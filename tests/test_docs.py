@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import pytest
@@ -32,6 +32,8 @@ from relay.telemetry.logs import SUBSYSTEMS
 from relay.telemetry.metrics import CATALOGUE
 from relay.tools.builtin import builtin_tools
 from relay.wire import agent, phone, signature, twiml
+
+Each = TypeVar("Each")
 
 TOP: Final = Path(__file__).parent.parent
 README: Final = TOP / "README.md"
@@ -71,7 +73,7 @@ def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text_of(path), flags=re.MULTILINE | re.DOTALL)
 
 
-def only(found: Iterable[str]) -> str:
+def only(found: Iterable[Each]) -> Each:
     (one,) = found
     return one
 
@@ -367,9 +369,8 @@ def lines_in_code() -> Iterator[tuple[str, str, str, frozenset[str]]]:
     """Event, level, subsystem and fields of each line that some module logs."""
     for path in sorted(TOP.joinpath("relay").rglob("*.py")):
         calls = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
-        named = [
-            c.keywords[0].value for c in calls if ast.unparse(c.func) == "structlog.get_logger" and c.keywords
-        ]
+        loggers = [call for call in calls if ast.unparse(call.func) == "structlog.get_logger"]
+        named = [only(logger.keywords).value for logger in loggers]  # each with its subsystem
         for call in calls:
             function = call.func
             if not (isinstance(function, ast.Attribute) and function.attr in LEVELS and named):
