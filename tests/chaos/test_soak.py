@@ -27,6 +27,7 @@ def test_four_hundred_calls_leave_nothing_behind() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # a third of that; the census is longer in a process that has run many tests
 def test_what_calls_leave_behind_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     release = Switchboard._release
     kept: list[Any] = []
