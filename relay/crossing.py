@@ -24,28 +24,25 @@ class ToAgent:
 
     def __init__(self, dialogue: Dialogue, agent: AgentHalf, stream_sid: str) -> None:
         self.frames = 0
-        self.last_media_at = (
-            trio.current_time()
-        )  # of any frame of the callee's, also of those that went the long way
+        self._now = trio.lowlevel.current_clock().current_time  # trio.current_time looks it up each time
+        self.last_media_at = self._now()  # also of frames that went the long way
         self._dialogue = dialogue
         self._agent = agent
         self._stream_sid = stream_sid
 
-    def sink(self) -> Leg | None:
-        """Where a frame of the callee's only has to be sent on to, if that is so."""
+    def cross(self, source: Chunk | int, limit: int) -> tuple[int, Chunk | None] | None:
+        """Send the callee's frames on, while nothing else follows from one. Raises OSError."""
         leg = self._agent.leg
-        return leg if leg is not None and self._dialogue.forwards and leg.takes_at_once else None
-
-    def cross(self, source: Chunk | int, sink: Leg, limit: int) -> tuple[int, Chunk | None]:
-        """Send on what `source` begins with; how many frames that were, and what is left. Raises OSError."""
+        if leg is None or not self._dialogue.forwards or not leg.takes_at_once():
+            return None
         frames, _, payload, rest, out, sent = straight.forward(
-            source, sink.descriptor, self._stream_sid, limit
+            source, leg.descriptor(), self._stream_sid, limit
         )
         if frames:
-            self.last_media_at = trio.current_time()
+            self.last_media_at = self._now()
             self.sent(frames, payload)
             if out is not None:
-                self._agent.put(sink, out, sent)
+                self._agent.put(leg, out, sent)
         return frames, rest
 
     def sent(self, frames: int, payload: str) -> None:
@@ -60,29 +57,27 @@ class ToPhone:
 
     def __init__(self, dialogue: Dialogue, phone: Leg, stream_sid: str) -> None:
         self.frames = 0
+        self._now = trio.lowlevel.current_clock().current_time
         self._dialogue = dialogue
         self._phone = phone
         self._stream_sid = stream_sid
 
-    def sink(self) -> Leg | None:
-        """Where a chunk of the reply that is being heard only has to be sent on to, if that is so."""
-        phone = self._phone
-        return phone if self._dialogue.heard_reply is not None and phone.takes_at_once else None
-
-    def cross(self, source: Chunk | int, sink: Leg, limit: int) -> tuple[int, Chunk | None]:
-        """Send on what `source` begins with; how many chunks that were, and what is left.
+    def cross(self, source: Chunk | int, limit: int) -> tuple[int, Chunk | None] | None:
+        """Send on chunks of the reply that is being heard.
 
         Raises OSError of the agent's socket, LegClosed of the phone's.
         """
-        reply_id, now = self._dialogue.heard_reply, trio.current_time()
-        assert reply_id is not None, "there is a sink"
+        phone, reply_id = self._phone, self._dialogue.heard_reply
+        if reply_id is None or not phone.takes_at_once():
+            return None
+        now = self._now()
         room = self._dialogue.room_octets(now)
         frames, octets, _, rest, out, sent = straight.play(
-            source, sink.descriptor, reply_id, self._stream_sid, room, limit
+            source, phone.descriptor(), reply_id, self._stream_sid, room, limit
         )
         if frames:
             self.frames += frames
             self._dialogue.played(octets, now)
             if out is not None:
-                sink.put(out, sent)
+                phone.put(out, sent)
         return frames, rest

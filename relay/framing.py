@@ -117,7 +117,6 @@ class Framing(Protocol):
             self.current_size = None
         super().recv_frame(frame)
 
-    @property
     def is_between_messages(self) -> bool:
         """Whether what comes next is the first frame of a message, and the connection is open."""
         return self.reader.between_frames and self.current_size is None and self.state is State.OPEN
@@ -129,7 +128,7 @@ class Framing(Protocol):
         between two messages.
         """
         texts: list[bytes] = []
-        if not self.is_between_messages:
+        if not self.is_between_messages():
             return texts, chunk
         start, masked, limit = 0, self.reads_masked, self.max_message_size
         while (found := read_text(chunk, start, masked=masked, limit=limit)) is not None:

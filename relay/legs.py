@@ -48,13 +48,12 @@ class NonBlocking(Protocol):
 class Crossing(Protocol):
     """A way for messages to another leg that the reader need not see."""
 
-    def sink(self) -> Leg | None:
-        """The leg that they go to, None when there is no such way now."""
-
-    def cross(self, source: Chunk | int, sink: Leg, limit: int) -> tuple[int, Chunk | None]:
+    def cross(self, source: Chunk | int, limit: int) -> tuple[int, Chunk | None] | None:
         """Send on the messages that `source` begins with: how many, and what is left; None is nothing.
 
-        `source` is what was read or, from a leg with a descriptor, that descriptor, to be read once.
+        `source` is what was read or, from a leg with a descriptor, that descriptor, to be read once. None
+        instead of both where there is no such way now: then nothing was read. No message beyond `limit`
+        bytes is taken.
         """
 
 
@@ -123,33 +122,35 @@ class Leg:
 
     def _take_in(self, stream: SocketStream | TLSStream) -> Chunk | None:
         """What came and did not go across; None is nothing."""
-        crossing, sink = self._crossing, self._sink()
-        if self._raw is None or crossing is None or sink is None:
-            chunk = stream.receive_nowait(_READ_BYTES)
-            return None if chunk is None else self._cross(chunk)
-        try:
-            frames, rest = crossing.cross(self._raw.fileno(), sink, self._message_bytes)
-        except OSError as error:
-            raise translated(error) from error
-        if frames:
-            self.unreadable = 0
-        return rest
+        if self._raw is not None and (crossing := self._way()) is not None:
+            try:
+                crossed = crossing.cross(self._raw.fileno(), self._message_bytes)
+            except OSError as error:
+                raise translated(error) from error
+            if crossed is not None:
+                frames, rest = crossed
+                if frames:
+                    self.unreadable = 0
+                return rest
+        chunk = stream.receive_nowait(_READ_BYTES)
+        return None if chunk is None else self._cross(chunk)
 
     def _cross(self, chunk: Chunk) -> Chunk | None:
         """Send straight on what may be; the rest is left."""
-        crossing, sink = self._crossing, self._sink()
-        if crossing is None or sink is None or not chunk:
+        crossing = self._way() if chunk else None
+        crossed = None if crossing is None else crossing.cross(chunk, self._message_bytes)
+        if crossed is None:
             return chunk
-        frames, rest = crossing.cross(chunk, sink, self._message_bytes)
+        frames, rest = crossed
         if frames:
             self.unreadable = 0
         return rest
 
-    def _sink(self) -> Leg | None:
-        """Where messages may cross to, unless one waits that is not to be overtaken, or they are captured."""
-        if self._crossing is None or self._inbox or self.tap or not self._framing.is_between_messages:
+    def _way(self) -> Crossing | None:
+        """Across, unless a message waits that is not to be overtaken, or they are captured."""
+        if self._inbox or self.tap or not self._framing.is_between_messages():
             return None
-        return self._crossing.sink()
+        return self._crossing
 
     def _read(self, chunk: Chunk) -> bool:
         """Take in what came; whether nothing of it is left for the reader to be woken for."""
@@ -229,12 +230,10 @@ class Leg:
 
     # ---- writing ---------------------------------------------------------------------------------
 
-    @property
     def takes_at_once(self) -> bool:
         """Whether `put` may be used now: nothing waits, nothing is captured, and the connection is open."""
         return not self._outbox and not self.tap and self._framing.state is State.OPEN
 
-    @property
     def descriptor(self) -> int:
         """Of the socket, where a frame may be sent by a system call alone; else `straight.NO_DESCRIPTOR`."""
         return straight.NO_DESCRIPTOR if self._raw is None else self._raw.fileno()  # -1 too: it is closed

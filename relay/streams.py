@@ -100,7 +100,7 @@ class _NonBlockingStream(trio.abc.Stream):
     @property
     def holds_bytes(self) -> bool:
         """Whether bytes were taken from the kernel that nobody has received yet: it will not tell of them."""
-        return False
+        raise NotImplementedError
 
     def receive_nowait(self, max_bytes: int) -> bytes | None:
         """What has come, without waiting: None is nothing, `b""` the end. Raises as `receive_some`."""
@@ -166,6 +166,8 @@ class _NonBlockingStream(trio.abc.Stream):
 
 class SocketStream(_NonBlockingStream, trio.abc.HalfCloseableStream):
     """A stream over a connected raw socket, which it owns from now on."""
+
+    holds_bytes = False  # no property: it is asked after each frame
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)

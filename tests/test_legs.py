@@ -206,11 +206,7 @@ class Aside:
         self.leg = leg
         self.went: list[bytes] = []
 
-    def sink(self) -> Leg | None:
-        """The same leg: it is not asked for anything."""
-        return self.leg
-
-    def cross(self, source: Chunk | int, _: Leg, limit: int) -> tuple[int, Chunk | None]:
+    def cross(self, source: Chunk | int, limit: int) -> tuple[int, Chunk | None]:
         """Take what begins so, out of the chunk or the socket."""
         chunk = os.read(source, 65536) if isinstance(source, int) else source
         start, frames = 0, 0
