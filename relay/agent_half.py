@@ -173,7 +173,7 @@ class AgentHalf:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tend, leg.write, name="agent writer")
             nursery.start_soon(self._tend, leg.beat, name="agent heartbeat")
-            nursery.start_soon(self._pump, leg, name="agent reader")
+            await self._pump(leg)
 
     def _session_for(self, opens: OpenSession) -> Mapping[str, Any]:
         if opens is self._first:

@@ -41,7 +41,6 @@ from relay.goodbye import AfterTool
 from relay.legs import Leg
 from relay.outcomes import Blame, Ending, LegClosed, Reason, WireError
 from relay.terms import Diary, Terms
-from relay.tool_runs import TOOL_CALLS
 from relay.tools import Toolbox, ToolOutcome
 from relay.voice import Voice
 from relay.wire import agent as agent_wire
@@ -99,8 +98,6 @@ class Call:
         self._wind_up_at = self._cap_at - min(WIND_UP_SECONDS, terms.time_limit_seconds / 4)
         self._alarm = trio.CancelScope()
         self._alarm_at = now
-        # Never full: the dialogue admits no more runs in one call. One read may hold many of them.
-        self._tool_calls, self._tool_desk = trio.open_memory_channel[RunTool](TOOL_CALLS)
 
     @property
     def had_session(self) -> bool:
@@ -173,13 +170,12 @@ class Call:
 
     async def _bridge(self) -> None:
         with self._live:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._pump_phone, name="inbound pump")
-                nursery.start_soon(self._tend, self._phone.write, name="phone writer")
-                nursery.start_soon(self._tend, self._phone.beat, name="phone heartbeat")
-                nursery.start_soon(self._agent.run, name="agent")
-                nursery.start_soon(self._watch, name="watchdog")
-                nursery.start_soon(self._serve_tools, name="tool desk")
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self._pump_phone, name="inbound pump")
+                self._nursery.start_soon(self._tend, self._phone.write, name="phone writer")
+                self._nursery.start_soon(self._tend, self._phone.beat, name="phone heartbeat")
+                self._nursery.start_soon(self._agent.run, name="agent")
+                await self._watch()
 
     async def _take_leave(self, ending: Ending) -> None:
         self._dialogue.hearing.over(trio.current_time())
@@ -264,7 +260,8 @@ class Call:
             case SendMark(name):
                 self._phone.send(phone_wire.mark(self._stream_sid, name))
             case RunTool():
-                self._tool_calls.send_nowait(action)
+                # In a call the dialogue admits TOOL_CALLS of them at most.
+                self._nursery.start_soon(self._run_tool, action, name=f"tool {action.name[:64]}")
                 if self._tools.opts_out(action.name):  # not after its run: the callee may hang up meanwhile
                     self._perform(self._dialogue.opt_out("tool", trio.current_time()))
             case SendToolResult() | CreateReply() | CancelReply():
@@ -298,11 +295,6 @@ class Call:
 
     # ---- tools -----------------------------------------------------------------------------------
 
-    async def _serve_tools(self) -> None:
-        async with trio.open_nursery() as nursery:
-            async for run in self._tool_desk:
-                nursery.start_soon(self._run_tool, run, name=f"tool {run.name[:64]}")
-
     async def _run_tool(self, run: RunTool) -> None:
         started_at = trio.current_time()
         outcome = await self._tools.run(run.name, run.arguments, run.call_id, self._voice)
@@ -328,7 +320,7 @@ class Call:
     # ---- time ------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        """The one task that waits for the clock: dialogue, media silence, wind-up and cap."""
+        """What waits for the clock: dialogue, media silence, wind-up and cap."""
         wound_up = False
         while True:
             self._alarm_at = min(
