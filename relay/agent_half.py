@@ -7,7 +7,6 @@ A loss is only noted where it is found: `run` reports it, once a socket, when th
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -61,7 +60,7 @@ class AgentHalf:
         self._unread = unread
         self._end = end
         self._diary = diary
-        self._past: deque[tuple[str, str]] = deque(maxlen=PAST_LINES)
+        self._past: list[tuple[str, str]] = []  # the newest
         self._name: tuple[str, str | None] = ("", None)  # of the last session that was ready, and its token
         self._first = self._opens = OpenSession(resume=False, heard=terms.heard)
         self._next: OpenSession | None = self._first
@@ -99,6 +98,7 @@ class AgentHalf:
     def remember(self, role: str, text: str) -> None:
         """Something that a fresh session is to know."""
         self._past.append((role, text))
+        del self._past[:-PAST_LINES]
 
     def correct(self, said: str, heard: str) -> None:
         """Of what the agent said last the callee has heard no more than this."""
@@ -180,7 +180,7 @@ class AgentHalf:
             return self._session
         if opens.says is not None:
             return recital(self._session, opens.says)
-        return resume(self._session, list(self._past), heard=opens.heard)
+        return resume(self._session, self._past, heard=opens.heard)
 
     async def _pump(self, leg: Leg) -> None:
         try:

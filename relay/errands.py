@@ -7,7 +7,6 @@ Keys are never cut in half: while they sound, nothing silences the phone but the
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 from relay.actions import Action, CreateReply, KeysOver, Note, SendToolResult
@@ -52,7 +51,7 @@ class Errands:
         self._watchdogs = watchdogs
         self._keypad = keypad
         self._waits = terms.tool_results == "reply-done"
-        self._sayings: deque[str] = deque()
+        self._sayings: list[str] = []
         self._asked_after = -1  # replies begun when something was asked to be said last
 
     # ---- results -------------------------------------------------------------------------------------------
@@ -102,7 +101,7 @@ class Errands:
         if not self._sayings or is_busy or not is_open:
             return ()
         self._asked_after = self._replies.begun
-        return (CreateReply(self._sayings.popleft()),)
+        return (CreateReply(self._sayings.pop(0)),)
 
     # ---- keys ----------------------------------------------------------------------------------------------
 

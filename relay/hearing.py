@@ -10,7 +10,6 @@ is known, and how much of that the phone has played; `transcript.agent.delta` ha
 from __future__ import annotations
 
 import re
-from collections import deque
 from dataclasses import dataclass, field
 
 import msgspec
@@ -71,7 +70,7 @@ class Hearing:
         self._playout = playout
         self._replies = replies
         self._number = 0
-        self._utterances: deque[_Utterance] = deque(maxlen=_REPLIES)
+        self._utterances: list[_Utterance] = []  # the newest
 
     # ---- what is sent --------------------------------------------------------------------------------------
 
@@ -175,6 +174,7 @@ class Hearing:
         self._number += 1
         spoken = _Utterance(self._number, reply_id)
         self._utterances.append(spoken)
+        del self._utterances[:-_REPLIES]
         return spoken
 
     def _of(self, reply_id: str | None) -> _Utterance | None:

@@ -8,7 +8,6 @@ has no keys on its socket; an instruction is obeyed in the reply that it asks fo
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 from relay.actions import Action, CancelReply, CreateReply, Note
@@ -61,7 +60,7 @@ class Keypad:
         self._interruption = interruption
         self._watchdogs = watchdogs
         self._digits = ""
-        self._groups: deque[str] = deque(maxlen=GROUPS)
+        self._groups: list[str] = []  # the newest
         self._hushed_until = 0.0
 
     def pressed(self, key: str, now: float) -> Sequence[Action]:
@@ -81,6 +80,7 @@ class Keypad:
         """The group is complete, by its end or a pause; a reply that was stopped may need a moment more."""
         if self._digits:
             self._groups.append(self._digits)
+            del self._groups[:-GROUPS]
             self._digits = ""
         self._alarms.drop(Watch.KEYS)
         if self._groups and now < self._hushed_until:

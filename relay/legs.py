@@ -10,7 +10,6 @@ wire, nothing may follow it, so the leg is closed forcefully and never with a cl
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Literal, NoReturn, Protocol, TypeAlias
 
@@ -88,9 +87,10 @@ class Leg:
         if listening is not None:
             assert isinstance(stream, SocketStream | TLSStream)
             self._ear = Ear(listening, stream, self._take_in, self._read)
-        self._inbox: deque[bytes] = deque()  # the messages of one read, so at most _READ_BYTES
+        # Lists, since an empty deque takes 0.7 KiB, four times in a call.
+        self._inbox: list[bytes] = []  # the messages of one read, so at most _READ_BYTES
         self._fragments: bytearray | None = None  # of an unfinished message; the framing bounds it
-        self._outbox: deque[bytes] = deque()
+        self._outbox: list[bytes] = []
         self._outbox_bytes = 0
         self._outbox_filled = trio.Event()
         self._torn = False
@@ -118,7 +118,7 @@ class Leg:
                     self._read(chunk)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as lost:
                 raise self._lost(Reason.LOST, f"{lost.__cause__ or lost!r}") from lost
-        return self._inbox.popleft()
+        return self._inbox.pop(0)
 
     def _take_in(self, stream: SocketStream | TLSStream) -> Chunk | None:
         """What came and did not go across; None is nothing."""
@@ -330,7 +330,7 @@ class Leg:
                     raise self._lost(Reason.LOST, f"{lost.__cause__ or lost!r}") from lost
             if patience.cancelled_caught:
                 raise self._lost(Reason.STALLED, f"a frame did not leave within {SEND_SECONDS:g} s")
-            self._outbox_bytes -= len(self._outbox.popleft())
+            self._outbox_bytes -= len(self._outbox.pop(0))
             self._torn = False
 
     # ---- closing ---------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ Knows no trio, no clock, no socket, no log and no phone; ids may be missing, rep
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 _DEAD_REPLIES = 32  # interrupted replies remembered; late audio is late by milliseconds, not by replies
@@ -30,7 +29,7 @@ class Replies:
         self.active: Reply | None = None
         self.begun = 0
         self._finished: Reply | None = None  # the last one; its audio may trail behind its reply.done
-        self._dead: deque[str] = deque(maxlen=_DEAD_REPLIES)
+        self._dead: list[str] = []  # the newest
         self._hushed = False  # audio without an id belongs to the dead until another reply begins
 
     def start(self, reply_id: str | None) -> None:
@@ -102,6 +101,7 @@ class Replies:
         self._hushed = True
         if reply_id is not None and reply_id not in self._dead:
             self._dead.append(reply_id)
+            del self._dead[:-_DEAD_REPLIES]
 
     def _is_active(self, reply_id: str) -> bool:
         return self.active is not None and self.active.id in (None, reply_id)
