@@ -973,7 +973,8 @@ def test_a_cut_reply_does_not_end_a_wind_up_while_another_one_speaks() -> None:
 # ---- any history whatever --------------------------------------------------------------------------------
 
 IDS = st.sampled_from([None, "r1", "r2", "r3", "r4"])
-CALLS = st.sampled_from(["c1", "c2", "c3", "c4"])
+CALL_IDS = ("c1", "c2", "c3", "c4")
+CALLS = st.sampled_from(CALL_IDS)
 SECONDS = st.sampled_from([0.0, 0.05, 0.3, 1.0, 2.5, 4.0])
 BOUNDS = st.sampled_from([1.0, 5.0, 15.0])
 WAYS: st.SearchStrategy[OptOutWay] = st.sampled_from(["key", "words", "tool", "list"])
@@ -1186,9 +1187,12 @@ class AnyHistory(RuleBasedStateMachine):
             assert self.talk.dialogue.deadline < math.inf
 
     def teardown(self) -> None:
-        """From any state, the clock alone ends what is waited for."""
+        """From any state, the clock alone ends what is waited for; the tools have clocks of their own."""
         if not hasattr(self, "talk"):
             return
+        for call_id in CALL_IDS:
+            if not self.over:
+                self.check(self.talk.tool(call_id, is_error=True))
         limits = Limits()
         limit = self.talk.now + FAREWELL_LIMIT_SECONDS + OPENING_SECONDS + limits.dead_air_seconds
         limit += limits.wordless_seconds + (QUESTIONS + 2) * limits.silence_seconds
