@@ -193,8 +193,8 @@ async def _listen(front: trio.Nursery, serving: Callable[..., Awaitable[None]]) 
     try:
         bound: tuple[str, int] = await front.start(serving)
     except OSError as problem:
-        line = f"RELAY_BIND: cannot listen there ({problem}). Choose another port."
-        raise ConfigurationError([line]) from None
+        remedy = "Choose another port, or an address of this machine."
+        raise ConfigurationError([f"RELAY_BIND: cannot listen there ({problem}). {remedy}"]) from None
     return bound
 
 
@@ -213,9 +213,8 @@ def carrier_desk(settings: Settings) -> AbstractAsyncContextManager[Dialer]:
 @asynccontextmanager
 async def _open_ledger(settings: Settings, meter: Meter) -> AsyncIterator[SqlStore]:
     async with AsyncExitStack() as stack:
+        url, key = settings.database_url.get_secret_value(), _subject_key(settings)
         try:
-            settings.data_dir.mkdir(parents=True, exist_ok=True)
-            url, key = settings.database_url.get_secret_value(), _subject_key(settings)
             store = await stack.enter_async_context(open_store(url, key, meter.operated))
         except (StoreError, OSError) as problem:
             raise ConfigurationError([f"RELAY_DATABASE_URL: {problem}"]) from None
@@ -233,10 +232,17 @@ def _open_traces(settings: Settings) -> Iterator[Traces]:
 
 
 def _subject_key(settings: Settings) -> bytes:
-    """The key of the hashes of numbers; made once where none is set."""
-    if settings.subject_key is not None:
-        return settings.subject_key.get_secret_value().encode()
-    return load_subject_key(settings.data_dir)
+    """The key of the hashes of numbers; made once, in the folder of what is written, where none is set."""
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        if settings.subject_key is not None:
+            return settings.subject_key.get_secret_value().encode()
+        return load_subject_key(settings.data_dir)
+    except OSError as problem:
+        line = f"RELAY_DATA_DIR: {problem}. Name a folder that can be made and written to."
+        raise ConfigurationError([line]) from None
+    except StoreError as problem:
+        raise ConfigurationError([f"RELAY_DATA_DIR: {problem}"]) from None
 
 
 def _retention(settings: Settings) -> Retention:

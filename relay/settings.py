@@ -294,6 +294,8 @@ class Settings(BaseModel):
         ]
         if self.api_token is None:
             found.append("RELAY_API_TOKEN is not set: /v1 answers 401 to everyone.")
+        if "agents_dir" in self.model_fields_set and not self.agents_dir.is_dir():
+            found.append("RELAY_AGENTS_DIR names no folder: there are the agents in the package alone.")
         if self.drain_seconds < self.max_call_seconds:
             found.append(
                 "RELAY_DRAIN_SECONDS is shorter than RELAY_MAX_CALL_SECONDS: SIGTERM may cut calls short."

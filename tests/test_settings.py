@@ -238,6 +238,12 @@ def test_setting_a_silence_is_warned_of_since_it_switches_off_adaptive_pacing(na
     assert any(name in warning and "pacing" in warning for warning in load_settings({name: "500"}).warnings())
 
 
+def test_a_folder_of_agents_that_is_named_and_not_there_is_a_warning(tmp_path: Path) -> None:
+    assert load_settings({"RELAY_API_TOKEN": "word", "RELAY_AGENTS_DIR": str(tmp_path)}).warnings() == []
+    (warning,) = load_settings({"RELAY_API_TOKEN": "word", "RELAY_AGENTS_DIR": f"{tmp_path}/s"}).warnings()
+    assert "RELAY_AGENTS_DIR names no folder" in warning
+
+
 def test_a_sound_configuration_has_no_warnings() -> None:
     assert load_settings(SERVING | {"RELAY_API_TOKEN": "word"}).warnings() == []
     assert any(

@@ -57,7 +57,7 @@ def load_rulebook(folder: Path | None = None) -> Rulebook:
     texts = {f"{name}.toml": (packaged / f"{name}.toml").read_text("utf-8") for name in _US_STRICT}
     if folder is not None:
         if not folder.is_dir():
-            raise RulebookError(f"{folder}: no such folder of rules")
+            raise RulebookError(f"{folder}: no such folder of rules: make it, or name another one")
         texts |= {str(path): path.read_text("utf-8") for path in sorted(folder.glob("*.toml"))}
     return parse_rulebook(texts)
 

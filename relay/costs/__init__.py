@@ -147,7 +147,9 @@ def load_prices(own: Path | None) -> Prices:
     try:
         theirs = _parse(str(own), own.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as problem:
-        raise PricesError(f"{own}: cannot be read ({type(problem).__name__})") from None
+        raise PricesError(
+            f"{own}: cannot be read ({type(problem).__name__}). Name another file, or unset it"
+        ) from None
     named = {price.item for price in theirs}
     return (*theirs, *(price for price in shipped_prices() if price.item not in named))
 

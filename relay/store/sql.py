@@ -240,11 +240,11 @@ def _read_url(database_url: str) -> sa.URL:
     try:
         url = sa.make_url(database_url)
     except sa.exc.ArgumentError:
-        raise StoreError("RELAY_DATABASE_URL is no database URL: sqlite:///relay.db, for example") from None
+        raise StoreError("is no database URL: sqlite:///relay.db, for example") from None
     if url.get_backend_name() not in ("sqlite", "postgresql"):
-        raise StoreError("RELAY_DATABASE_URL begins with sqlite:/// or postgresql+psycopg://")
+        raise StoreError("must begin with sqlite:/// or postgresql+psycopg://")
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
-        raise StoreError("RELAY_DATABASE_URL names no file: sqlite:///relay.db, for example")
+        raise StoreError("names no file: sqlite:///relay.db, for example")
     return url
 
 
@@ -258,7 +258,8 @@ def _sole_process(url: sa.URL) -> Generator[None]:
     try:
         descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as problem:
-        raise StoreError(f"{path.name} cannot be opened: {problem.strerror}") from problem
+        remedy = "its folder must be there, and writable"
+        raise StoreError(f"{path} cannot be opened ({problem.strerror}): {remedy}") from problem
     try:
         _lock(descriptor, path.name)
         yield
@@ -309,7 +310,8 @@ def _postgresql(url: sa.URL) -> sa.Engine:
 
 
 def _migrate(engine: sa.Engine) -> None:
-    with _translated(), engine.begin() as connection:
+    remedy = ". See that it is up, and that this user may write to it"
+    with _translated(remedy), engine.begin() as connection:
         upgrade(connection)
 
 
@@ -330,11 +332,11 @@ def _transact(engine: sa.Engine, work: Work[T], given_up: threading.Event, *, du
 
 
 @contextmanager
-def _translated() -> Generator[None]:
+def _translated(remedy: str = "") -> Generator[None]:
     try:
         yield
     except sa.exc.OperationalError as problem:  # of the way to the database: no row is quoted
-        raise StoreError(str(problem.orig).partition("\n")[0]) from None
+        raise StoreError(str(problem.orig).partition("\n")[0] + remedy) from None
     except (
         sa.exc.SQLAlchemyError
     ) as problem:  # its text holds the parameters, which may be a number or speech
