@@ -120,6 +120,11 @@ class Cast(dict[str, Agent]):
         """There is nothing to take."""
 
 
+def no_such_agent(name: str) -> Refusal:
+    """What is said of a name that nobody has."""
+    return Refusal("unknown-agent", f"there is no agent called {name[:64]}; `relay agents list` shows them")
+
+
 @dataclass(frozen=True, slots=True)
 class Destination:
     """A person whom the carrier is to dial for a call that is handed over."""
@@ -151,7 +156,7 @@ class Office:
         """A line that nobody has heard of yet."""
         agent = self._agents.get(request.agent)
         if agent is None:
-            return Refusal("unknown-agent", f"there is no agent called {request.agent[:64]}")
+            return no_such_agent(request.agent)
         profile = agent.profile
         session = compose(profile, self._house.overrides, request.variables, definitions(agent.tools))
         if isinstance(session, Refusal):

@@ -66,7 +66,9 @@ def compose(
     wanted = said_by_whom.union(*map(_places, templates))
     blank = {name for name in said_by_whom & values.keys() if not any(map(str.isalnum, values[name]))}
     if missing := sorted((wanted - values.keys()) | blank):
-        return Refusal("variable-missing", f"agent {profile.name} needs a value for: {', '.join(missing)}")
+        names = ", ".join(missing)
+        sentence = f"agent {profile.name} needs a value for: {names} (`relay call --var NAME=VALUE`)"
+        return Refusal("variable-missing", sentence)
     if long := sorted(name for name in wanted if len(values[name]) > LONGEST_VALUE):
         return Refusal("variable-too-long", f"at most {LONGEST_VALUE} characters each: {', '.join(long)}")
     disclosure, greeting = _fill(profile.disclosure, values), _fill(greeting, values)

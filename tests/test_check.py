@@ -46,7 +46,7 @@ ACCOUNT = {
     "ASSEMBLYAI_API_KEY": KEY,
     "ASSEMBLYAI_WS_URL": "ws://127.0.0.1:9/v1/ws",
     "RELAY_API_TOKEN": "token-of-the-operator",
-    "RELAY_AGENTS_DIR": "/nonexistent",
+    "RELAY_AGENTS_DIR": str(Path(__file__).parent),  # where there are none
 }
 
 

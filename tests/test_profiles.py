@@ -152,7 +152,7 @@ def test_a_variable_without_a_value_is_asked_for_by_name() -> None:
     refusal = refusal_of(profile(variables={}, system_prompt="{{day}} {{day}} {{hour}}"), {"hour": "ten"})
 
     assert refusal.code == "variable-missing"
-    assert refusal.message.endswith("needs a value for: business, day")
+    assert "needs a value for: business, day (`relay call --var" in refusal.message
 
 
 def test_a_long_value_is_refused_by_name() -> None:

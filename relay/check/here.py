@@ -47,7 +47,7 @@ def _look_at_agent(name: str, roster: Roster, settings: Settings) -> Answer:
     session = compose_without_variables(name, roster, settings)
     if isinstance(session, Refusal):
         if session.code == "variable-missing":
-            return OK, f"{session.message} (`relay call --var NAME=VALUE`)", ""
+            return OK, session.message, ""
         return FAIL, session.message, SESSION
     greeting = session.get("greeting", "")
     seconds = len(greeting) / CHARACTERS_PER_SECOND

@@ -269,13 +269,14 @@ def replay(file: Path, *, agent: str | None = None, json: JSON = False) -> int:
 
 def _terms_of(name: str) -> Terms:
     """What a call of this agent is told, without its session and without an end."""
+    from relay.placing import no_such_agent
     from relay.roster import Roster
     from relay.terms import BargeIn
 
     settings = load_settings()
     agent = Roster(settings).get(name)
     if agent is None:
-        raise CommandFailed(f"there is no agent called {name}; 'relay agents list' shows them")
+        raise CommandFailed(no_such_agent(name).message)
     return replace(agent.terms({}, math.inf), barge_in=BargeIn(settings.barge_in))
 
 

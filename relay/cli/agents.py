@@ -55,6 +55,7 @@ def show_agent(name: str, *, var: tuple[str, ...] = ()) -> int:
         A value of the templates as KEY=VALUE; more than once for more of them.
     """
     from relay.outcomes import Refusal
+    from relay.placing import no_such_agent
     from relay.roster import Roster, overrides
     from relay.script import compose
     from relay.tools import definitions
@@ -65,7 +66,7 @@ def show_agent(name: str, *, var: tuple[str, ...] = ()) -> int:
     settings = load_settings()
     agent = Roster(settings).get(name)
     if agent is None:
-        complain(f"there is no agent called {name}; 'relay agents list' shows them")
+        complain(no_such_agent(name).message)
         return FAILED
     variables = dict(pair.split("=", 1) for pair in var)
     session = compose(agent.profile, overrides(settings), variables, definitions(agent.tools))

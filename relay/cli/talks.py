@@ -73,6 +73,7 @@ async def _talk(
 ) -> int:
     from relay import talk as talks
     from relay.outcomes import Blame, Refusal
+    from relay.placing import no_such_agent
     from relay.roster import Roster, overrides
     from relay.script import compose
     from relay.service import agent_opener
@@ -81,7 +82,7 @@ async def _talk(
     roster = Roster(settings)
     chosen = roster.get(agent)
     if chosen is None:
-        complain(f"there is no agent called {agent}; 'relay agents list' shows them")
+        complain(no_such_agent(agent).message)
         return FAILED
     is_real = settings.assemblyai_api_key is not None and not emulated
     name, script = talks.script_of(agent)

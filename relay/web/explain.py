@@ -14,7 +14,7 @@ from quart.typing import ResponseReturnValue
 from quart_schema import security_scheme, validate_request
 
 from relay.compliance import DialRequest, Purpose, Rulebook, Stage, weigh
-from relay.placing import Agents
+from relay.placing import Agents, no_such_agent
 from relay.profiles import DEFAULT_AGENT
 from relay.store import Store
 from relay.store.list_csv import Number
@@ -58,7 +58,8 @@ def explain_routes(
         await agents.refresh()
         agent = agents.get(data.agent)
         if agent is None:
-            return error(422, "unknown-agent", f"there is no agent called {data.agent[:64]}")
+            unknown = no_such_agent(data.agent)
+            return error(422, unknown.code, unknown.message)
         profile = agent.profile
         asked = DialRequest(
             call_id=NO_CALL,
