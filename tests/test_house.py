@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -95,6 +96,15 @@ def test_only_commands_print(path: Path) -> None:
 def test_you_may_only_look_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(TOP)
     assert lint_imports(no_cache=True) == EXIT_STATUS_SUCCESS
+
+
+def test_each_module_of_the_two_lowest_floors_is_held_to_doing_no_io() -> None:
+    pyproject = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))
+    floors, pure, *_ = pyproject["tool"]["importlinter"]["contracts"]
+    *_, rules, vocabulary, _simulator = floors["layers"]
+    assert pure["source_modules"] == sorted(
+        f"relay.{module}" for floor in (rules, vocabulary) for module in re.findall(r"\w+", floor)
+    )
 
 
 @pytest.mark.parametrize("path", sorted((TOP / "requirements").glob("*.txt")), ids=lambda path: path.name)
