@@ -86,22 +86,24 @@ check: format-check lint types imports audit coverage ## all that must hold befo
 check-deploy: $(VENV)/.dev ## the files in deploy/, each by its own tool; part of `check`, with the tests
 	$(BIN)/python -m pytest tests/test_deploy.py $(ARGS)
 
+CODE := relay tests bench scripts
+
 .PHONY: format
 format: $(VENV)/.dev ## lay out the code
-	$(BIN)/ruff check --select I --fix relay tests
-	$(BIN)/ruff format relay tests
+	$(BIN)/ruff check --select I --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
 
 .PHONY: format-check
 format-check: $(VENV)/.dev
-	$(BIN)/ruff format --check relay tests
+	$(BIN)/ruff format --check $(CODE)
 
 # flake8-async finds what ruff's ASYNC rules do not: unshielded awaits in cleanup, swallowed cancellation. Off: 9xx
 # (a checkpoint on every path: the media path decides that itself), 109 (see ruff's list), 114 (which functions may
 # be started), 124 (async for the caller's sake: Quart runs a synchronous route in a thread), 127 (another HTTP client).
 .PHONY: lint
 lint: $(VENV)/.dev ## look for mistakes
-	$(BIN)/ruff check relay tests
-	$(BIN)/flake8-async --disable ASYNC9,ASYNC109,ASYNC114,ASYNC124,ASYNC127 $$(find relay tests -name '*.py')
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/flake8-async --disable ASYNC9,ASYNC109,ASYNC114,ASYNC124,ASYNC127 $$(find $(CODE) -name '*.py')
 
 .PHONY: types
 types: $(VENV)/.dev ## mypy --strict
@@ -207,7 +209,7 @@ autobahn: $(VENV)/.relay ## the Autobahn suite against our leg; PYTHON27=/path/t
 .PHONY: clean
 clean: ## remove what these targets made, not what the service wrote
 	rm -rf $(VENV) build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find relay tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What the peers need stands under $(PEERS), apart from the relay's own packages. Without Node, gcc or a network a
 # peer is left out, and the findings say so. NODE_RATIO: the highest that CI accepts, with slack for a noisy machine.

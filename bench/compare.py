@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,7 +45,10 @@ ROUNDS = 3
 SLOW = frozenset(
     {peers.BY_THE_BOOK, peers.PIPECAT}
 )  # measured once: nothing hangs on how slow they are exactly
-ALONE = {"interruptions": endurance.interrupt, "churn": endurance.churn}  # only this relay is asked
+ALONE: dict[str, Callable[[Candidate], Any]] = {
+    "interruptions": endurance.interrupt,
+    "churn": endurance.churn,
+}  # only this relay is asked
 QUICK = Profile("plain", steps=(100,), seconds=2.0)
 QUICK_ROUNDS = 3
 

@@ -1,7 +1,8 @@
 """Looks the pinned packages up in the list of known vulnerabilities: `python scripts/audit.py FILE…`.
 
-Exit status 1 for a known vulnerability, and for a package that could not be looked up while others could. Where the
-list cannot be reached at all nothing is known: that is said in so many words, and is no failure of the packages.
+Exit status 1 for a known vulnerability, and for a package that could not be looked up while others could.
+Where the list cannot be reached at all nothing is known: that is said in so many words, and is no failure of
+the packages.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def main(files: list[str]) -> int:
             continue
         for each in packages:
             if "vulns" not in each:
-                print(f"{file}: {each['name']} was not looked up: {each.get('skip_reason', 'no reason given')}")
+                print(
+                    f"{file}: {each['name']} was not looked up: {each.get('skip_reason', 'no reason given')}"
+                )
                 status = 1
             for found in each.get("vulns", ()):
                 mended = ", ".join(found["fix_versions"]) or "no version yet"

@@ -8,7 +8,6 @@ Tests hold the files to it.
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
