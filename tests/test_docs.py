@@ -43,7 +43,11 @@ READINESS: Final = TOP / "docs" / "readiness.md"
 METRICS: Final = TOP / "docs" / "metrics.md"
 ARCHITECTURE: Final = TOP / "docs" / "architecture.md"
 RECORDS: Final = sorted((TOP / "docs" / "decisions").glob("*.md"))
-PAGES: Final = [README, TOP / "CHANGELOG.md", *sorted((TOP / "docs").rglob("*.md"))]
+PAGES: Final = [
+    README,
+    *(TOP / f"{name}.md" for name in ("CHANGELOG", "SECURITY")),
+    *sorted((TOP / "docs").rglob("*.md")),
+]
 BALANCER: Final = set(re.findall(r"RELAY_\w+", (TOP / "deploy" / "haproxy.cfg").read_text("utf-8")))
 VARIABLES: Final = {field.alias for field in Settings.model_fields.values()} | {"RELAY_TEST_ALL"} | BALANCER
 

@@ -20,9 +20,9 @@ NUMBER_KEYS: Final = frozenset(
     ["to", "from", "from_", "from_number", "to_number", "phone", "number", "caller"]
 )
 
-# E.164 wherever it stands, in an exception's message or a URL too. Nothing else that we write looks like it.
 # What a client sends in Authorization, whoever it is: of our own token only the digest is known here.
 _BEARER: Final = re.compile(r"(?i)\b(bearer\s+)[^\s\"',;]+")
+# E.164 wherever it stands, in an exception's message or a URL too. Nothing else that we write looks like it.
 _E164: Final = re.compile(r"(?:\+|%2[Bb])[1-9][0-9]{6,14}")
 
 
