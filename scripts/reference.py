@@ -268,7 +268,9 @@ def _default(parameter: Schema, is_required: bool) -> str:
     if is_required:
         return "required"
     default = parameter["schema"].get("default")
-    return "–" if default in (None, {}, []) else f"`{default}`"
+    if default in (None, {}, []):
+        return "–"
+    return f"`{str(default).lower()}`" if isinstance(default, bool) else f"`{default}`"
 
 
 async def openapi() -> Schema:
