@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import orjson
 import trio
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -62,9 +63,11 @@ class Show:
         if tell is not None:
             tell(self, entry)
 
-    def _say(self, at: float, who: str, style: str, text: str) -> None:
+    def _say(self, at: float, who: str, style: str, text: str, note: str = "") -> None:
+        """One line; `note` is said in a lower voice."""
         clock = "       " if self._answered_at is None else f"{at - self._answered_at:6.2f}s"
-        self._console.print(f"[dim]{clock}[/dim]  [{style}]{who:>8}[/{style}]  {text}", highlight=False)
+        line = f"[dim]{clock}[/dim]  [{style}]{who:>8}[/{style}]  {escape(text)}[dim]{note}[/dim]"
+        self._console.print(line, highlight=False, soft_wrap=True)
 
     def _status(self, entry: Entry) -> None:
         status = entry.fields["status"]
@@ -84,14 +87,14 @@ class Show:
         self._callee_ended_at = entry.fields.get("happened_at", entry.at)
 
     def _agent(self, entry: Entry) -> None:
-        cut = " [dim](interrupted)[/dim]" if entry.fields.get("interrupted") else ""
-        self._say(entry.at, "agent", "cyan", f"{entry.fields['text']}{cut}")
+        cut = " (interrupted)" if entry.fields.get("interrupted") else ""
+        self._say(entry.at, "agent", "cyan", str(entry.fields["text"]), cut)
 
     def _audible(self, entry: Entry) -> None:
         if self._callee_ended_at is not None:
             waited = entry.fields.get("happened_at", entry.at) - self._callee_ended_at
             self._callee_ended_at = None
-            self._say(entry.at, "", "dim", f"[dim]answer heard after {waited:.2f} s[/dim]")
+            self._say(entry.at, "", "dim", "", f"answer heard after {waited:.2f} s")
 
     def _tool(self, entry: Entry) -> None:
         self._say(entry.at, "tool", "yellow", f"{entry.fields['name']} {_compact(entry.fields['arguments'])}")
@@ -136,9 +139,8 @@ def run_demo(scenario: Scenario, data_dir: Path, *, as_json: bool = False) -> bo
     console = Console(file=io.StringIO() if as_json else None)
     log = (folder / "relay.log").open("w")
     with log, open_logs("json", "info", log):
-        console.print(
-            f"[bold]{scenario.title}[/bold]  (service, carrier and agent on this machine; no account needed)"
-        )
+        where = "service, carrier and agent on this machine; no account needed"
+        console.print(f"[bold]{escape(scenario.title)}[/bold]  ({where})", soft_wrap=True)
         performance = trio.run(_perform, scenario, folder, console)
     return _report(performance, folder, console, as_json=as_json)
 
@@ -171,7 +173,8 @@ def _report(performance: Performance, folder: Path, console: Console, *, as_json
         console.print(_summary(performance, figures, folder))
         for check in checks:
             if not check.holds:
-                console.print(f"[bold red]failed:[/bold red] {check.name}  {check.detail}", highlight=False)
+                broken = escape(f"{check.name}  {check.detail}")
+                console.print(f"[bold red]failed:[/bold red] {broken}", highlight=False, soft_wrap=True)
         held = sum(check.holds for check in checks)
         console.print(f"{held} of {len(checks)} checks hold", style="green" if held == len(checks) else "red")
     return all(check.holds for check in checks)
