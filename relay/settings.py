@@ -48,6 +48,7 @@ from relay.telemetry.logs import check_levels
 LogLevels = Annotated[str, AfterValidator(check_levels)]
 ENV_FILE: Final = Path(".env")
 TOOL_PREFIX: Final = "RELAY_TOOL_SECRET_"  # what begins so is at hand for HTTP tools, and nothing else is
+TOOL_SECRETS: Final = TOOL_PREFIX + "NAME"
 
 
 class ConfigurationError(Exception):
@@ -191,7 +192,7 @@ class Settings(BaseModel):
         example="10.1.0.0/16",
     )
     tool_secrets: dict[str, SecretStr] = _setting(
-        TOOL_PREFIX + "NAME",
+        TOOL_SECRETS,
         "What an HTTP tool sends or signs with; as many as are needed, each with a NAME of its own.",
         {},
         example="a-long-random-word",
@@ -303,11 +304,10 @@ class Settings(BaseModel):
         return found
 
 
-def load_settings(env: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+def load_settings(env: Mapping[str, str] | None = None) -> Settings:
     """Settings from `env` alone, or from the environment and, behind it, `.env` in the working directory.
 
-    A blank value counts as unset. `overrides` are attributes of `Settings`, for what was typed
-    after a command; None leaves the setting alone. Raises ConfigurationError with every problem found.
+    A blank value counts as unset. Raises ConfigurationError with every problem found.
     """
     values: dict[str, object] = {
         name: stripped
@@ -315,10 +315,7 @@ def load_settings(env: Mapping[str, str] | None = None, **overrides: object) -> 
         if (stripped := value.strip())
     }
     secrets = {name: values.pop(name) for name in list(values) if name.startswith(TOOL_PREFIX)}
-    values[_variable("tool_secrets")] = secrets
-    for attribute, value in overrides.items():
-        if value is not None:
-            values[_variable(attribute)] = value
+    values[TOOL_SECRETS] = secrets
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
@@ -347,12 +344,6 @@ def _read_environment() -> dict[str, str]:
     # A blank variable of the environment is unset, so it does not hide the file's.
     in_environment = {name: value for name, value in os.environ.items() if value.strip()}
     return {name: value for name, value in in_file.items() if value is not None} | in_environment
-
-
-def _variable(attribute: str) -> str:
-    alias = Settings.model_fields[attribute].alias
-    assert alias is not None
-    return alias
 
 
 def _remedy(field: FieldInfo) -> str:

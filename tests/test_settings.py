@@ -71,11 +71,6 @@ def test_blank_is_unset_and_blanks_around_a_value_do_not_count() -> None:
     assert (settings.greeting, settings.max_calls, settings.agent_voice) == (None, 200, "alba")
 
 
-def test_what_was_typed_wins_and_what_was_not_typed_changes_nothing() -> None:
-    settings = load_settings({"RELAY_BIND": "127.0.0.1:1"}, bind="127.0.0.1:2", max_calls=None)
-    assert (settings.bind, settings.max_calls) == ("127.0.0.1:2", 200)
-
-
 def test_dotenv_is_read_from_the_working_directory_and_the_environment_wins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
