@@ -39,9 +39,7 @@ from relay.wire.audio import payload_seconds
 
 _LEFT_OUT: Final = re.compile(r"<(\d+) ([a-z_]+)(, silence)?>")
 _ODD_BYTES: Final = 20  # audio comes in multiples of so many: what the padding of base64 does not tell
-_PATIENCE_SECONDS: Final = (
-    12.0  # after the last message: for a session or an opening, not for a lull in the talk
-)
+_PATIENCE_SECONDS: Final = 12.0  # after the last message: for a session or an opening, not for a lull
 _OURS: Final = frozenset({"session.update", "session.resume", "session.end"})  # said by the call, not decided
 _THEN: Final[dict[str, AfterTool]] = {
     end_call.name: Reason.GOODBYE,

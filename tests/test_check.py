@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 from trio_websocket import WebSocketRequest, WebSocketServer, serve_websocket
 
 from relay import check, service
@@ -207,6 +208,29 @@ async def test_everybody_is_asked_side_by_side_and_reported_in_one_order() -> No
     assert [finding.what for finding in findings][-len(check.QUESTIONS) :] == list(check.QUESTIONS)
     assert [len(left) for left in waits] == list(reversed(range(len(check.QUESTIONS))))
     assert not is_ready(findings)
+
+
+async def test_a_long_stream_makes_nobody_else_be_waited_for(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(_settings: Settings) -> Answer:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async def long_stream(_settings: Settings, *, seconds: float) -> Answer:
+        await trio.sleep(seconds)
+        return OK, "", ""
+
+    monkeypatch.setattr(check, "QUESTIONS", {"never": never})
+    monkeypatch.setattr(address, "ask_long_stream", long_stream)
+    waits: list[tuple[float, list[str]]] = []
+    began = trio.current_time()
+    findings = await check.examine(
+        settings(), lambda left: waits.append((trio.current_time() - began, list(left))), hold_seconds=700
+    )
+    assert waits == [(check.ANSWER_SECONDS, ["long stream"]), (700.0, [])]
+    assert of(findings, "never").found == "no answer within 20 s"
+    assert of(findings, "long stream").result is OK
 
 
 async def test_no_report_shows_a_secret() -> None:

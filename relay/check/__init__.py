@@ -20,8 +20,9 @@ from relay.settings import ConfigurationError, Settings, load_settings
 
 ANSWER_SECONDS = 20.0  # for any one question: two agent sessions, when the first one refuses its voice
 
+Question = Callable[[Settings], Awaitable[Answer]]
 
-QUESTIONS: Mapping[str, Callable[[Settings], Awaitable[Answer]]] = {
+QUESTIONS: Mapping[str, Question] = {
     "signed webhook": address.ask_signed_webhook,
     "unsigned webhook": address.ask_unsigned_webhook,
     "stream": address.ask_stream,
@@ -41,22 +42,25 @@ async def examine(
 
     With `hold_seconds` a stream is held open for so long besides.
     """
-    questions = dict(QUESTIONS)
+    questions = {what: (question, ANSWER_SECONDS) for what, question in QUESTIONS.items()}
     if hold_seconds:
-        questions["long stream"] = partial(address.ask_long_stream, seconds=hold_seconds)
+        hold = partial(address.ask_long_stream, seconds=hold_seconds)
+        questions["long stream"] = hold, ANSWER_SECONDS + hold_seconds
     awaited = list(questions)
-    silence = FAIL, f"no answer within {ANSWER_SECONDS:g} s", "Check the network; try again."
-    answers: dict[str, Answer] = dict.fromkeys(questions, silence)
+    answers: dict[str, Answer] = {
+        what: (FAIL, f"no answer within {seconds:g} s", "Check the network; try again.")
+        for what, (_, seconds) in questions.items()
+    }
 
-    async def ask(what: str, question: Callable[[Settings], Awaitable[Answer]]) -> None:
-        with trio.move_on_after(ANSWER_SECONDS + hold_seconds):
+    async def ask(what: str, question: Question, seconds: float) -> None:
+        with trio.move_on_after(seconds):
             answers[what] = await question(settings)
         awaited.remove(what)
         on_answer(awaited)
 
     async with trio.open_nursery() as nursery:
-        for what, question in questions.items():
-            nursery.start_soon(ask, what, question, name=what)
+        for what, (question, seconds) in questions.items():
+            nursery.start_soon(ask, what, question, seconds, name=what)
     return [*look_around(settings), *(Finding(what, *answer) for what, answer in answers.items())]
 
 

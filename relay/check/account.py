@@ -55,12 +55,6 @@ async def ask_caller_id(settings: Settings) -> Answer:
             return FAIL, *_sentence(explain(21210))
 
 
-def _sentence(sentence: str) -> tuple[str, str]:
-    """What is wrong and what to do, of one of the carrier's sentences."""
-    found, _, remedy = sentence.rstrip(".").partition("; ")
-    return found, f"{remedy[:1].upper()}{remedy[1:]}." if remedy else "Try again; ask Twilio if it stays so."
-
-
 async def ask_country(settings: Settings) -> Answer:
     """Whether the account may call the country that its caller id is of: Voice Geographic Permissions."""
     accounts = settings.require_serving()
@@ -100,3 +94,9 @@ def judge_clock(date: str, now: datetime) -> Answer:
         return OK, f"within {CLOCK_SKEW_SECONDS:g} s of Twilio's", ""
     direction = "ahead of" if ahead_seconds > 0 else "behind"
     return FAIL, f"{abs(ahead_seconds):.0f} s {direction} Twilio's", "Have this machine's clock set by NTP."
+
+
+def _sentence(sentence: str) -> tuple[str, str]:
+    """What is wrong and what to do, of one of the carrier's sentences."""
+    found, _, remedy = sentence.rstrip(".").partition("; ")
+    return found, f"{remedy[:1].upper()}{remedy[1:]}." if remedy else "Try again; ask Twilio if it stays so."

@@ -12,9 +12,8 @@ from typing import Any, Literal
 import trio
 
 Side = Literal["phone", "agent"]
-Direction = Literal[
-    "sent", "received", "noted"
-]  # noted: nothing crossed a wire, e.g. the callee began to speak
+# noted: nothing crossed a wire, e.g. the callee began to speak
+Direction = Literal["sent", "received", "noted"]
 
 
 @dataclass(frozen=True, slots=True)
