@@ -32,7 +32,7 @@ from relay.custody import Custody
 from relay.gatekeeper import Gatekeeper
 from relay.legs import Leg
 from relay.line import DIAL_WORD_SECONDS, Line
-from relay.outcomes import Blame, Ending, Farewell, Reason
+from relay.outcomes import Blame, Ending, Farewell, Reason, cause_of
 from relay.parting import LEAVING
 from relay.recordings import Recordings
 from relay.store import Spool, Status, Store, StoreError, Written
@@ -103,7 +103,8 @@ class Course:
             await phase(line)
         except* Exception as bugs:
             log.error("call crashed", exc_info=bugs)
-            line.end(Ending(Blame.US, Reason.CRASHED, _name_of(bugs)))
+            kind = type(cause_of(bugs)).__name__  # its own words may hold speech or numbers
+            line.end(Ending(Blame.US, Reason.CRASHED, kind))
 
     async def _live(self, line: Line) -> None:
         await self._wait_stream(line)
@@ -327,10 +328,3 @@ class Course:
             with trio.move_on_at(patience_until):
                 await line.confirmed.wait()
         await self._hang_up(line)
-
-
-def _name_of(bug: BaseException) -> str:
-    """What kind of bug it was; its own words may hold speech or numbers."""
-    while isinstance(bug, BaseExceptionGroup):
-        bug = bug.exceptions[0]
-    return type(bug).__name__

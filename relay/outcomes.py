@@ -132,3 +132,8 @@ class LegClosed(Exception):
     def ending(self) -> Ending:
         """What the loss of this leg means for the call."""
         return Ending(self.leg, self.kind, self.detail)
+
+
+def cause_of(bug: BaseException) -> BaseException:
+    """What went wrong, out of the nurseries that it came through: the first of several."""
+    return cause_of(bug.exceptions[0]) if isinstance(bug, BaseExceptionGroup) else bug

@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from relay import service
+from relay.outcomes import cause_of
 from relay.settings import ConfigurationError, load_settings
 
 SERVING = {
@@ -45,12 +46,8 @@ async def test_a_start_that_fails_names_the_setting_and_the_remedy(
         pytest.RaisesGroup(ConfigurationError, allow_unwrapped=True, flatten_subgroups=True) as found,
     ):
         await service.serve(settings)
-    (line,) = leaf(found.value).args[0].splitlines()
+    (line,) = str(cause_of(found.value)).splitlines()
     assert line.startswith(f"{name}: ")
     assert wrong in line
     assert remedy in line
     assert "word" not in line
-
-
-def leaf(problem: BaseException) -> BaseException:
-    return leaf(problem.exceptions[0]) if isinstance(problem, BaseExceptionGroup) else problem

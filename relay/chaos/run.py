@@ -12,6 +12,7 @@ import msgspec
 from relay.chaos.judge import judge
 from relay.chaos.plan import Plan, draw
 from relay.chaos.world import run_world
+from relay.outcomes import cause_of
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -34,7 +35,7 @@ def run_plan(plan: Plan) -> Run:
         world, logged = run_world(plan)
     except Exception as bug:  # noqa: BLE001 - nothing may get out of a node
         seconds = time.process_time() - begun
-        return Run(plan.seed, "", (f"the node crashed: {_leaf(bug)!r}",), len(plan.calls), 0, {}, seconds)
+        return Run(plan.seed, "", (f"the node crashed: {cause_of(bug)!r}",), len(plan.calls), 0, {}, seconds)
     violations = tuple(judge(world, logged))
     answered = sum(
         story.record is not None and story.record.answered_at is not None for story in world.stories
@@ -54,9 +55,3 @@ def run_plan(plan: Plan) -> Run:
 def run_seed(seed: int) -> Run:
     """Live through the plan of a seed."""
     return run_plan(draw(seed))
-
-
-def _leaf(bug: BaseException) -> BaseException:
-    while isinstance(bug, BaseExceptionGroup):
-        bug = bug.exceptions[0]
-    return bug

@@ -23,6 +23,7 @@ from relay.chaos.loopback.trials import (
     stop_service,
     strike_connections,
 )
+from relay.outcomes import cause_of
 from relay.rehearsal import Unplayed
 
 CALLS = 27  # by default: each fault on each leg once, and some calls in peace beside them
@@ -78,14 +79,8 @@ async def _play_act(report: Report, name: str, act: _Act, take: OnOutcome) -> No
         try:
             found = await act(report.folder / name.replace(" ", "-"), report.seed, take)
         except* (Unplayed, trio.TooSlowError, OSError) as problems:
-            found = [str(_leaf(problems))]
+            found = [str(cause_of(problems))]
     report.broken += (f"{name}: {sentence}" for sentence in found)
-
-
-def _leaf(problem: BaseException) -> BaseException:
-    while isinstance(problem, BaseExceptionGroup):
-        problem = problem.exceptions[0]
-    return problem
 
 
 def run_siege(
