@@ -413,6 +413,7 @@ def test_the_cluster_routes_new_calls_by_readiness_and_all_else_to_every_pod() -
         "/twilio": "relay-alive",
         "/twilio-stream": "relay-alive",
         "/livez": "relay-alive",
+        "/openapi.json": "relay-alive",
     }
 
 
