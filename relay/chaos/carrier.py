@@ -96,16 +96,13 @@ class FarCall:
             with teller:
                 with self._course:
                     await self._live(teller)
-                answered = self.answered_at is not None
-                last = CarrierStatus.COMPLETED if answered else CarrierStatus.CANCELED
-                self._enter(teller, self._unconnected or last)
+                self._enter(teller, self._last_status)
 
     @property
-    def _unconnected(self) -> CarrierStatus | None:
-        plan = self.plan
-        return (
-            None if plan.outcome == "answered" or self.ended_by != "network" else CarrierStatus(plan.outcome)
-        )
+    def _last_status(self) -> CarrierStatus:
+        if self.ended_by == "network":
+            return CarrierStatus(self.plan.outcome)
+        return CarrierStatus.CANCELED if self.answered_at is None else CarrierStatus.COMPLETED
 
     async def _live(self, teller: trio.MemorySendChannel[CarrierStatus]) -> None:
         await trio.sleep(self.plan.ring_seconds / 2)

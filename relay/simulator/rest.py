@@ -101,7 +101,7 @@ def read_dial_order(form: Form) -> tuple[DialOrder, list[str]]:
         to=_read_number(one, "To", missing=21201, wrong=21211),
         from_number=_read_number(one, "From", missing=21213, wrong=21212),
         url=_read_url(one.get("Url"), 21205, "Url"),
-        status_callback=_read_status_callback(one),
+        status_callback=one.get("StatusCallback"),
         status_events=_read_status_events(fields["StatusCallbackEvent"], faults),
         ring_seconds=_read_seconds(one, "Timeout", default=60, top=600, code=21208),
         limit_seconds=_read_seconds(one, "TimeLimit", default=14400, top=86400, code=20422),
@@ -112,7 +112,7 @@ def read_dial_order(form: Form) -> tuple[DialOrder, list[str]]:
     for name in ("Method", "StatusCallbackMethod", "RecordingStatusCallbackMethod"):
         if one.get(name, "POST") != "POST":
             raise ApiError(400, 21209, f"{name} is not POST")
-    for name in ("RecordingStatusCallback", "AsyncAmdStatusCallback"):
+    for name in ("StatusCallback", "RecordingStatusCallback", "AsyncAmdStatusCallback"):
         if name in one:
             _read_url(one[name], 21609, name)
     return order, faults
@@ -132,12 +132,6 @@ def _read_url(url: str | None, code: int, name: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or "_" in parts.hostname:
         raise ApiError(400, code, f"{name} is not a valid absolute URL: {url}")
     return url or ""
-
-
-def _read_status_callback(fields: Mapping[str, str]) -> str | None:
-    return (
-        _read_url(fields["StatusCallback"], 21609, "StatusCallback") if "StatusCallback" in fields else None
-    )
 
 
 def _read_status_events(events: Sequence[str], faults: list[str]) -> frozenset[str]:
