@@ -25,6 +25,7 @@ from pydantic_core import ErrorDetails
 from relay.compliance import OPT_OUT_KEY
 from relay.keys import Keys
 from relay.limits import Limits
+from relay.shapes import what_is_wrong
 from relay.voicemail import Voicemail
 
 LONGEST_VALUE = 200  # characters of a variable: a name or a date, not a second prompt
@@ -304,7 +305,7 @@ def _complaint(error: ErrorDetails) -> str:
         case "string_type":
             return "must be text: put it between quotation marks"
         case _:
-            return error["msg"].removeprefix("Value error, ").replace("Input should", "must")
+            return what_is_wrong(error)
 
 
 def _known(location: tuple[int | str, ...]) -> str:

@@ -42,6 +42,7 @@ from relay.shapes import (
     TokenDigest,
     WebURL,
     is_loopback,
+    what_is_wrong,
 )
 from relay.telemetry.logs import check_levels
 
@@ -323,11 +324,14 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings:
 
 
 def load_api_token() -> str:
-    """The token itself, for commands that are clients of /v1; empty where none is set.
+    """The token itself, for commands that are clients of /v1.
 
-    The service keeps no more of it than the digest that is in its settings.
+    The service keeps no more of it than the digest that is in its settings. Raises ConfigurationError.
     """
     token = _read_environment().get("RELAY_API_TOKEN", "").strip()
+    if not token:
+        remedy = "Commands need the service's: set it in the environment that they are typed in, or in .env."
+        raise ConfigurationError([f"RELAY_API_TOKEN: is not set. {remedy}"])
     if token.startswith(DIGEST_PREFIX):
         remedy = "Commands need the token itself: set it in the environment that they are typed in."
         raise ConfigurationError([f"RELAY_API_TOKEN: is a digest. {remedy}"])
@@ -352,7 +356,7 @@ def _remedy(field: FieldInfo) -> str:
 
 def _problem(detail: ErrorDetails) -> str:
     """One line for one of pydantic's errors, without the value."""
-    wrong = detail["msg"].removeprefix("Value error, ").replace("Input should ", "must ")
+    wrong = what_is_wrong(detail)
     if not detail["loc"]:  # two settings that disagree: the sentence names them itself
         return wrong
     variable = detail["loc"][0]

@@ -12,12 +12,14 @@ from ipaddress import ip_address, ip_network
 from typing import Annotated, Final
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 
 DIGEST_PREFIX: Final = "sha256:"
 SHORTEST_KEY: Final = 32  # characters: a hash of a number is undone by whoever guesses the key
 
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
+_REGION = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}")
 _ACCOUNT_SID = re.compile(r"AC[0-9a-fA-F]{32}")
 _HOST = re.compile(r"[0-9A-Za-z]([0-9A-Za-z.-]*[0-9A-Za-z])?")
 _IPV4_LOOPBACK: Final = ip_network("127.0.0.0/8")
@@ -32,6 +34,19 @@ def is_loopback(host: str | None) -> bool:
     except ValueError:
         return host == "localhost"
     return address in _IPV4_LOOPBACK if address.version == 4 else address.is_loopback
+
+
+def what_is_wrong(problem: ErrorDetails) -> str:
+    """One of pydantic's errors in a person's words, without the place and without the value."""
+    return problem["msg"].removeprefix("Value error, ").replace("Input should ", "must ")
+
+
+def all_that_is_wrong(error: ValidationError, whole: str = "") -> list[str]:
+    """Each of its errors behind its place; `whole` is what that is called where no part of it is at fault."""
+    return [
+        f"{'.'.join(map(str, each['loc'])) or whole}: {what_is_wrong(each)}"
+        for each in error.errors(include_input=False)
+    ]
 
 
 def _split(text: str) -> SplitResult:
@@ -132,7 +147,16 @@ def _comma_separated(value: object) -> object:
 WebURL = Annotated[str, AfterValidator(_guarded_url("https"))]
 ClientURL = Annotated[str, AfterValidator(_client_url)]
 SocketURL = Annotated[str, AfterValidator(_guarded_url("wss"))]
-PhoneNumber = Annotated[str, AfterValidator(_shape(_E164, "a number in E.164: +, country code, digits"))]
+PhoneNumber = Annotated[
+    str,
+    AfterValidator(_shape(_E164, "E.164: a plus sign, country code and number, as +12025550143")),
+    Field(json_schema_extra={"pattern": f"^{_E164.pattern}$"}),
+]
+Region = Annotated[
+    str,
+    AfterValidator(_shape(_REGION, "an ISO 3166-2 code, as US-TX")),
+    Field(json_schema_extra={"pattern": f"^{_REGION.pattern}$"}),
+]
 AccountSid = Annotated[str, AfterValidator(_shape(_ACCOUNT_SID, "AC and 32 hexadecimal digits"))]
 Bind = Annotated[str, AfterValidator(_bind)]
 DatabaseURL = Annotated[SecretStr, AfterValidator(_database_url)]

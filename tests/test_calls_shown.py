@@ -69,3 +69,16 @@ def test_a_call_that_was_never_answered_has_none_of_it(
 ) -> None:
     record = CallRecord("call_1", "+12025550143", "default", NOW, 600)
     assert shown(record, monkeypatch, capsys) == ["call_1  queued  +12025550143  0.0 s"]
+
+
+def test_the_id_of_a_listed_call_is_never_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call_id = "call_0123456789abcdef01234567"
+    listed = {"id": call_id, "to": "+12025550143", "agent": "lead-qualification", "status": "ended"}
+    ending = {"blame": "us", "reason": "not-permitted"}
+    calls = [{**listed, "ending": ending, "duration_seconds": 0.0}]
+    monkeypatch.setattr(sys.modules["relay.cli.calls"], "ask", lambda *_, **__: {"calls": calls})
+    monkeypatch.setenv("COLUMNS", "60")
+    assert run(["calls", "list"]) == 0
+    assert call_id in capsys.readouterr().out

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -139,6 +140,16 @@ async def test_the_wrong_token_is_named_with_its_remedy(
     assert "RELAY_API_TOKEN" in err
 
 
+async def test_a_token_that_is_not_set_is_named_and_nobody_is_asked(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RELAY_API_TOKEN")
+    monkeypatch.setenv("RELAY_URL", "http://127.0.0.1:9")
+    status, _, err = await relay("dnc", "export")
+    assert status == 2
+    assert "RELAY_API_TOKEN: is not set" in err
+
+
 async def test_without_a_service_the_remedy_is_named(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RELAY_URL", "http://127.0.0.1:9")  # the port that discards: nobody listens there
     status, _, err = await relay("dnc", "export")
@@ -263,6 +274,8 @@ async def test_a_number_that_may_be_dialled_is_explained_rule_by_rule(relay: Rel
     status, out, err = await relay("check", "--number", NUMBER)
     assert (status, err) == (0, "")
     assert "caller-id" in out
+    assert "not-applicable" not in out
+    assert re.search(r"^\d\d other rules do not concern this call", out, re.MULTILINE)
     found = json.loads((await relay("check", "--number", NUMBER, "--json"))[1])
     told: list[dict[str, Any]] = found["verdict"]["findings"]
     assert found["allowed"] is True

@@ -228,11 +228,10 @@ def test_every_key_of_a_profile_has_its_row() -> None:
 def test_each_agent_that_ships_has_its_row_and_scenarios_of_its_own() -> None:
     told = table(AGENTS, "agent", "purpose", "scenarios")
     shipped = {path.stem for path in (TOP / "relay" / "agents").glob("*.toml")}
-    assert {agent.strip("`") for agent, *_ in told} == shipped
-    for agent, _, scenarios in told:
-        names = re.findall(r"`([^`]+)`", scenarios)
-        assert names
-        assert {shipped_scenario(name).call.agent for name in names} == {agent.strip("`")}
+    assert {name.strip("`") for name, *_ in told} == shipped
+    for name, _, scenarios in told:
+        played = [shipped_scenario(each) for each in re.findall(r"`([^`]+)`", scenarios)]
+        assert {each.call.agent for each in played} == {name.strip("`")}
 
 
 def test_the_limits_shown_are_the_limits() -> None:

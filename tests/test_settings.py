@@ -182,7 +182,8 @@ def test_commands_need_the_token_itself(monkeypatch: pytest.MonkeyPatch, tmp_pat
     with pytest.raises(ConfigurationError, match="is a digest"):
         load_api_token()
     monkeypatch.delenv("RELAY_API_TOKEN")
-    assert load_api_token() == ""
+    with pytest.raises(ConfigurationError, match="is not set"):
+        load_api_token()
 
 
 def test_serving_needs_both_accounts_and_names_all_that_is_missing_at_once() -> None:

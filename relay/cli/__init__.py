@@ -140,7 +140,7 @@ def check(
 
         return explain(number, given, as_json=json)
     if useless := [f"--{name}" for name, value in given.items() if value]:
-        complain(f"{' and '.join(useless)} say nothing without --number")
+        complain(f"{' and '.join(useless)}: only with --number, whose verdict it may change")
         return USAGE
     from relay.check import run_check
 

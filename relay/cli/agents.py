@@ -6,10 +6,8 @@ Knows the folder of agents of this machine, and no service.
 from __future__ import annotations
 
 from cyclopts import App
-from rich.console import Console
-from rich.table import Table
 
-from relay.cli.terminal import DONE, FAILED, JSON, USAGE, complain, print_json
+from relay.cli.terminal import DONE, FAILED, JSON, USAGE, complain, print_json, print_table
 from relay.settings import ConfigurationError, load_settings
 
 agents = App(name="agents", help="Agent profiles.")
@@ -36,12 +34,14 @@ def list_agents(*, json: JSON = False) -> int:
             ]
         )
         return DONE
-    table = Table("agent", "purpose", "tools", "variables", "files")
-    for name, agent in found.items():
-        tools = ", ".join(tool.name for tool in agent.tools)
-        defaults = ", ".join(agent.profile.variables)
-        table.add_row(name, agent.profile.purpose, tools, defaults, agent.content[:_CONTENT_DIGITS])
-    Console().print(table)
+    rows = (
+        (
+            *(name, agent.profile.purpose, ", ".join(tool.name for tool in agent.tools)),
+            *(", ".join(agent.profile.variables), agent.content[:_CONTENT_DIGITS]),
+        )
+        for name, agent in found.items()
+    )
+    print_table(("agent", "purpose", "tools", "variables", "files"), rows)
     return DONE
 
 

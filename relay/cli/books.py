@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from cyclopts import App
-from rich.console import Console
-from rich.table import Table
 
 from relay.cli.batches import count_lines, send_lines
 from relay.cli.client import ask, open_client
-from relay.cli.terminal import DONE, JSON, print_json
+from relay.cli.terminal import DONE, JSON, print_json, print_table
 
 PAGE_ENTRIES = 1000  # the most that the service gives in one answer
 
@@ -165,10 +163,7 @@ def _show(entries: Iterator[dict[str, Any]], columns: tuple[str, ...], as_json: 
     if as_json:
         print_json(list(entries))
         return DONE
-    table = Table(*columns)
-    for entry in entries:
-        table.add_row(*(_said(entry[name]) for name in columns))
-    Console().print(table)
+    print_table(columns, ([_said(entry[name]) for name in columns] for entry in entries))
     return DONE
 
 

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
-from rich.console import Console
-from rich.table import Table
 
 from relay.cli.client import ask, open_client
-from relay.cli.terminal import DONE, FAILED, JSON, USAGE, CommandFailed, complain, print_json
+from relay.cli.terminal import DONE, FAILED, JSON, USAGE, CommandFailed, complain, print_json, print_table
 
 Purpose = Literal["informational", "collections", "telemarketing"]
 
@@ -83,13 +81,15 @@ def list_calls(*, limit: int = 20, json: JSON = False) -> int:
     if json:
         print_json(found)
         return DONE
-    table = Table("id", "to", "agent", "status", "ending", "seconds")
-    for each in found["calls"]:
-        ending = f"{each['ending']['blame']} {each['ending']['reason']}" if each["ending"] else ""
-        table.add_row(
-            each["id"], each["to"], each["agent"], each["status"], ending, f"{each['duration_seconds']:.1f}"
+    rows = (
+        (
+            *(each["id"], each["to"], each["agent"], each["status"]),
+            f"{each['ending']['blame']} {each['ending']['reason']}" if each["ending"] else "",
+            f"{each['duration_seconds']:.1f}",
         )
-    Console().print(table)
+        for each in found["calls"]
+    )
+    print_table(("id", "to", "agent", "status", "ending", "seconds"), rows)
     return DONE
 
 

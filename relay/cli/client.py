@@ -16,6 +16,10 @@ from relay.cli.terminal import CommandFailed
 from relay.settings import load_api_token, load_settings
 
 REQUEST_SECONDS = 30.0  # of one request; placing a call waits 10 s for the carrier at most
+# What the service cannot know that a person at a terminal may do next; 403 is the gate's.
+_REMEDIES = {
+    403: "\n`relay check --number` explains it rule by rule, docs/compliance.md says what can be done"
+}
 
 
 class Client:
@@ -43,7 +47,7 @@ class Client:
         content = self._read(answer.content, answer.status_code)
         refusal = content.get("error", {}) if isinstance(content, dict) else {}
         code, message = refusal.get("code", answer.status_code), refusal.get("message", "no reason given")
-        raise CommandFailed(f"{code}: {message}")
+        raise CommandFailed(f"{code}: {message}{_REMEDIES.get(answer.status_code, '')}")
 
     def _read(self, content: bytes, status: int = 200) -> Any:
         try:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from relay.cli.client import ask
 from relay.cli.terminal import DONE, FAILED, complain, print_json
 
-_STYLES = {"pass": "green", "refuse": "red", "overridden": "yellow", "not-applicable": "dim"}
+NOT_APPLICABLE = "not-applicable"
+_STYLES = {"pass": "green", "refuse": "red", "overridden": "yellow"}
 
 
 def explain(number: str, given: Mapping[str, str | None], *, as_json: bool) -> int:
@@ -23,7 +24,10 @@ def explain(number: str, given: Mapping[str, str | None], *, as_json: bool) -> i
     if as_json:
         print_json(found)
     else:
-        Console().print(_table(found["verdict"]["findings"]))
+        findings = found["verdict"]["findings"]
+        applying = [finding for finding in findings if finding["outcome"] != NOT_APPLICABLE]
+        Console().print(_table(applying))
+        print(f"{len(findings) - len(applying)} other rules do not concern this call; --json has them too")
     if found["allowed"]:
         return DONE
     complain(f"{found['refusal']['code']}: {found['refusal']['message']}")
@@ -31,7 +35,7 @@ def explain(number: str, given: Mapping[str, str | None], *, as_json: bool) -> i
 
 
 def _table(findings: list[dict[str, str]]) -> Table:
-    table = Table("rule", "outcome", "why", "source")
+    table = Table(Column("rule", no_wrap=True), "outcome", "why", "source")
     for finding in findings:
         why = finding["explanation"]
         if "decided_by" in finding:

@@ -6,10 +6,13 @@ Knows no command and no service.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import orjson
 from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Column, Table
 
 DONE, FAILED, USAGE = 0, 1, 2
 
@@ -23,6 +26,14 @@ class CommandFailed(Exception):
 def print_json(value: Any) -> None:
     """For scripts, on stdout."""
     sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """For a person. The first column is never cut: it is what the next command is given."""
+    table = Table(Column(heads[0], no_wrap=True), *heads[1:])
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
 
 
 def complain(text: str) -> None:

@@ -20,6 +20,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from relay.compliance.hours import Holiday
 from relay.compliance.rules import EVALUATION_ORDER, HolidayRule, Override, Place, Rule
+from relay.shapes import all_that_is_wrong
 
 # The profile `us-strict` is these files together: every rule in them must hold.
 _US_STRICT = ("places", "holidays", "us-federal", "us-states", "canada", "us-strict")
@@ -107,8 +108,7 @@ def _parse(name: str, text: str) -> _File:
     except tomllib.TOMLDecodeError as error:
         raise RulebookError(f"{name}: not TOML: {error}") from error
     except ValidationError as error:
-        lines = [f"{name}: {'.'.join(str(at) for at in one['loc'])}: {one['msg']}" for one in error.errors()]
-        raise RulebookError("\n".join(lines)) from error
+        raise RulebookError("\n".join(f"{name}: {line}" for line in all_that_is_wrong(error))) from error
 
 
 def _check_names(rulebook: Rulebook) -> None:

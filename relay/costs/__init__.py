@@ -18,6 +18,8 @@ from typing import Annotated, Any, Literal, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from relay.shapes import all_that_is_wrong
+
 Item = Literal[
     "twilio-voice",
     "twilio-media-stream",
@@ -160,5 +162,4 @@ def _parse(name: str, text: str) -> Prices:
     except tomllib.TOMLDecodeError as problem:
         raise PricesError(f"{name}: not TOML: {problem}") from None
     except ValidationError as problem:
-        lines = (f"{name}: {'.'.join(map(str, error['loc']))}: {error['msg']}" for error in problem.errors())
-        raise PricesError("\n".join(lines)) from None
+        raise PricesError("\n".join(f"{name}: {line}" for line in all_that_is_wrong(problem))) from None

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic_core import ErrorDetails
 
+from relay.shapes import what_is_wrong
 from relay.store.books import Account, Slot
 from relay.store.csv_lines import read_lines
 from relay.store.list_csv import PRINTED, Number
@@ -64,11 +66,9 @@ def read_accounts(text: Iterable[str], book: str) -> Iterator[Account]:
     return read_lines(text, make, needed=("id", "number"), besides=FIELDS, explain=_what_is_wrong)
 
 
-def _what_is_wrong(column: str, problem: Any) -> str:
+def _what_is_wrong(column: str, problem: ErrorDetails) -> str:
     if problem["type"] == "missing":
         return "must have a value"
-    if column == "number":
-        return "must be E.164: a plus sign, the country code and the number, 7 to 15 digits"
     if column == "starts_at":
         return "must be an instant with its offset, such as 2026-03-10T10:00:00-05:00"
-    return str(problem["msg"])
+    return what_is_wrong(problem)

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TypeAlias, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from relay.shapes import what_is_wrong
 
 _LONGEST_NAME = 64  # characters of a column's
 
 _Made = TypeVar("_Made")
+Explain: TypeAlias = Callable[[str, ErrorDetails], str]
 
 
 class CsvError(ValueError):
@@ -27,7 +31,7 @@ def read_lines(
     needed: tuple[str, ...],
     known: tuple[str, ...] | None = None,
     besides: int = 0,
-    explain: Callable[[str, Any], str],
+    explain: Explain = lambda _column, problem: what_is_wrong(problem),
 ) -> Iterator[_Made]:
     """What `make` makes of each line of a CSV whose first line names its columns; empty cells are left out.
 
@@ -71,7 +75,7 @@ def _read_line(
     row: list[str],
     make: Callable[[dict[str, str]], _Made],
     foremost: str,
-    explain: Callable[[str, Any], str],
+    explain: Explain,
 ) -> _Made:
     if len(row) != len(head):
         raise CsvError(f"line {line}: has {len(row)} cells, the head has {len(head)}")

@@ -15,22 +15,19 @@ from typing import Annotated, Any, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from relay.compliance.case import OWN_LIST
+from relay.shapes import PhoneNumber
 from relay.store.csv_lines import read_lines
 from relay.store.ledger import ListEntry, Listing
 from relay.store.records import stamp
 
 COLUMNS = ("number", "subject", "list", "listing", "source", "who", "at")
 
-Number = Annotated[
-    str, Field(pattern=r"^\+[1-9][0-9]{6,14}$", description="E.164: a plus sign, then 7 to 15 digits")
-]
+Number = Annotated[PhoneNumber, Field(description="E.164: a plus sign, then 7 to 15 digits")]
 ListName = Annotated[
     str, Field(pattern=r"^(own|[A-Z]{2}(-[A-Z0-9]{1,3})?)$", description="own, US, US-TX, …")
 ]
 PRINTED = r"^[^\x00-\x1f\x7f]+$"  # neither empty nor with control characters, which PostgreSQL may refuse
 Words = Annotated[str, Field(pattern=PRINTED, max_length=500)]
-
-_NOT_E164 = "must be E.164: a plus sign, the country code and the number, 7 to 15 digits and nothing else"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +81,7 @@ def read_list(text: Iterable[str], given: Given) -> Iterator[ListEntry]:
         lambda cells: _Line.model_validate(cells).entry(given),
         needed=("number",),
         known=COLUMNS,
-        explain=_what_is_wrong,
     )
-
-
-def _what_is_wrong(column: str, problem: Any) -> str:
-    wrong = _NOT_E164 if column == "number" and problem["loc"] else str(problem["msg"])
-    return wrong.removeprefix("Value error, ")
 
 
 def write_list(entries: Iterable[ListEntry], *, head: bool = True) -> str:

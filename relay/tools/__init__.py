@@ -16,6 +16,7 @@ import structlog
 import trio
 from pydantic import BaseModel, ValidationError
 
+from relay.shapes import all_that_is_wrong
 from relay.store import Books
 
 TOOL_SECONDS = 5.0  # for one run: the person hears nothing meanwhile
@@ -181,5 +182,4 @@ def _untitled(schema: Any) -> Any:
 
 def _what_to_ask(problem: ValidationError) -> str:
     """What is wrong with the arguments, in a sentence that repeats none of them."""
-    wrong = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in problem.errors())
-    return f"Ask the person again, or correct the call. {'; '.join(wrong)}."
+    return f"Ask the person again, or correct the call. {'; '.join(all_that_is_wrong(problem))}."

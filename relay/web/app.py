@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from ipaddress import ip_network
 
+from pydantic import ValidationError
 from quart import Blueprint, Response, has_request_context, request
 from quart.typing import ResponseReturnValue
 from quart_schema import HttpSecurityScheme, Info, QuartSchema, RequestSchemaValidationError
@@ -15,6 +16,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from relay import __version__
+from relay.shapes import all_that_is_wrong
 from relay.store import StoreError
 from relay.web.answers import error
 from relay.web.client_address import client_address
@@ -55,7 +57,9 @@ def create_app(*blueprints: Routes, proxies: Collection[str] = ()) -> QuartTrio:
 
     @app.errorhandler(RequestSchemaValidationError)
     async def bad_value(problem: RequestSchemaValidationError) -> ResponseReturnValue:
-        return error(422, "bad-value", _first_problem(problem.validation_error))
+        wrong = problem.validation_error
+        told = all_that_is_wrong(wrong, "body") if isinstance(wrong, ValidationError) else [str(wrong)]
+        return error(422, "bad-value", "; ".join(told))
 
     @app.errorhandler(StoreError)
     async def no_store(problem: StoreError) -> ResponseReturnValue:
@@ -69,11 +73,3 @@ def create_app(*blueprints: Routes, proxies: Collection[str] = ()) -> QuartTrio:
         return Response("", status=problem.code or 500)
 
     return app
-
-
-def _first_problem(problem: Exception) -> str:
-    errors = getattr(problem, "errors", None)
-    if errors is None:
-        return str(problem)
-    found = errors()
-    return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in found)

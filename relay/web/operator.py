@@ -18,6 +18,7 @@ from quart_schema import document_headers, security_scheme, validate_querystring
 from relay.carrier import MachineDetection
 from relay.compliance.numbers import zone_that_exists
 from relay.outcomes import Refusal
+from relay.shapes import Region
 from relay.store import CallRecord, Status, Store
 from relay.store.list_csv import Number
 from relay.switchboard import CallRequest, Switchboard
@@ -38,9 +39,7 @@ _STATUS = {
 }
 
 Value = Annotated[str, StringConstraints(max_length=2000)]
-State = Annotated[
-    str, StringConstraints(pattern=r"^[A-Z]{2}-[A-Z0-9]{1,3}$"), Field(description="ISO 3166-2")
-]
+State = Annotated[Region, Field(description="ISO 3166-2")]
 Zone = Annotated[str, AfterValidator(zone_that_exists), Field(description="IANA, such as America/Chicago")]
 
 

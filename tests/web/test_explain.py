@@ -120,20 +120,30 @@ async def test_asking_leaves_no_trace(store: MemoryStore) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "code"),
+    ("body", "code", "remedy"),
     [
-        ({"agent": "nobody"}, "unknown-agent"),
-        ({"to": "202"}, "bad-value"),
-        ({"purpose": "x"}, "bad-value"),
-        ({"state": "Texas"}, "bad-value"),
-        ({"zone": "Central"}, "bad-value"),
-        ({"zone": "../../etc/passwd"}, "bad-value"),
+        ({"agent": "nobody"}, "unknown-agent", "`relay agents list` shows them"),
+        (
+            {"to": "202"},
+            "bad-value",
+            "to: must be E.164: a plus sign, country code and number, as +1",
+        ),
+        ({"purpose": "x"}, "bad-value", "purpose: must be 'informational', 'collections' or 'telemarketing'"),
+        ({"state": "Texas"}, "bad-value", "state: must be an ISO 3166-2 code, as US-TX"),
+        (
+            {"zone": "Central"},
+            "bad-value",
+            "zone: 'Central' is not an IANA time zone such as America/",
+        ),
+        ({"zone": "../../etc/passwd"}, "bad-value", "is not an IANA time zone"),
     ],
 )
-async def test_what_cannot_be_explained_is_refused(
-    store: MemoryStore, body: dict[str, str], code: str
+async def test_what_cannot_be_explained_is_refused_in_words(
+    store: MemoryStore, body: dict[str, str], code: str, remedy: str
 ) -> None:
-    assert (await explain(client_at(store, NOON), 422, **body))["error"]["code"] == code
+    refusal = (await explain(client_at(store, NOON), 422, **body))["error"]
+    assert refusal["code"] == code
+    assert remedy in refusal["message"]
 
 
 async def test_only_who_has_the_token_may_ask(store: MemoryStore) -> None:
