@@ -9,24 +9,26 @@ import os
 import secrets
 from pathlib import Path
 
+from relay.shapes import SHORTEST_KEY
 from relay.store.records import StoreError
 
 KEY_FILE = "subject.key"
-KEY_BYTES = 32
+KEY_BYTES = 32  # of chance, in hexadecimal digits
 
 
 def load_subject_key(data_dir: Path) -> bytes:
     """The key of this folder; made at the first call, once, however many processes ask.
 
-    Raises OSError, and StoreError for a file that is no key: a new one would orphan every hash under the old.
+    It is text: RELAY_SUBJECT_KEY with the content of the file is the same key, on whatever node. Raises
+    OSError, and StoreError for a file that is no key: a new one would orphan every hash under the old.
     """
     file = data_dir / KEY_FILE
     if not file.exists():
         data_dir.mkdir(parents=True, exist_ok=True)
         _make(file)
     key = file.read_bytes()
-    if len(key) < KEY_BYTES:
-        raise StoreError(f"{file} has {len(key)} bytes and not {KEY_BYTES}: bring it back from a copy")
+    if len(key) < SHORTEST_KEY:
+        raise StoreError(f"{file} has {len(key)} bytes and not {SHORTEST_KEY}: bring it back from a copy")
     return key
 
 
@@ -36,7 +38,7 @@ def _make(file: Path) -> None:
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with open(descriptor, "wb") as opened:
-            opened.write(secrets.token_bytes(KEY_BYTES))
+            opened.write(secrets.token_hex(KEY_BYTES).encode())
             opened.flush()
             os.fsync(opened.fileno())
         try:

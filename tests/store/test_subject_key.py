@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from relay.settings import load_settings
 from relay.store import StoreError
 from relay.store.subject_key import KEY_BYTES, KEY_FILE, load_subject_key
 
@@ -14,8 +15,15 @@ from relay.store.subject_key import KEY_BYTES, KEY_FILE, load_subject_key
 def test_a_key_is_made_once_and_kept(tmp_path: Path) -> None:
     folder = tmp_path / "made" / "too"
     key = load_subject_key(folder)
-    assert len(key) == KEY_BYTES
+    assert len(bytes.fromhex(key.decode())) == KEY_BYTES
     assert load_subject_key(folder) == key
+
+
+def test_what_the_file_says_can_be_given_to_all_nodes(tmp_path: Path) -> None:
+    key = load_subject_key(tmp_path)
+    told = load_settings({"RELAY_SUBJECT_KEY": (tmp_path / KEY_FILE).read_text("ascii")}).subject_key
+    assert told is not None
+    assert told.get_secret_value().encode() == key
 
 
 def test_nobody_else_may_read_it_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
