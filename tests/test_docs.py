@@ -147,6 +147,23 @@ def command_exists(within: App, words: list[str]) -> bool:
     return words[0] in known and command_exists(within[words[0]], words[1:])
 
 
+@page
+def test_every_file_named_exists_and_every_test_in_it(path: Path) -> None:
+    for name, test in re.findall(
+        r"`((?:relay|tests|deploy|scripts|bench|docs)/[\w./@-]+)(?:::(\w+))?`", text_of(path)
+    ):
+        assert (TOP / name).exists(), f"{name} does not exist"
+        assert not test or re.search(rf"^(?:(?:async )?def )?{test}\b", text_of(TOP / name), re.M), (
+            f"{name}: no {test}"
+        )
+
+
+def test_every_promise_is_held_by_a_test() -> None:
+    promises = table(TOP / "docs" / "reliability.md", "promise", "held by")
+    assert len(promises) > 20
+    assert [promise for promise, held in promises if "::" not in held and "the same" not in held] == []
+
+
 # ---- the README --------------------------------------------------------------------------------------------
 
 
