@@ -184,12 +184,12 @@ class Course:
             await leg.close()
             return
         assert line.answered_at is not None
-        leg.tap = self._captures.tap(line.record.id, "phone")
+        leg.tap = self._captures.tap(_stream_of(line), "phone")
         structlog.contextvars.bind_contextvars(call_sid=line.record.sid, stream_sid=stream_sid)
 
         async def open_agent(resume_token: str | None) -> Leg:
             agent = await self._open_agent(resume_token)
-            agent.tap = self._captures.tap(line.record.id, "agent")
+            agent.tap = self._captures.tap(_stream_of(line), "agent")
             return agent
 
         async def announce(ending: Ending) -> None:
@@ -322,9 +322,15 @@ class Course:
 
     async def _see_off(self, line: Line) -> None:
         """The carrier's side of the end: let a spoken farewell be heard, then hang up what is still up."""
-        await self._captures.write(line.record.id)
+        await self._captures.write(_stream_of(line))
         if line.farewell is not Farewell.SILENT:
             patience_until = line.leave_by or trio.current_time() + SPOKEN_FAREWELL_SECONDS
             with trio.move_on_at(patience_until):
                 await line.confirmed.wait()
         await self._hang_up(line)
+
+
+def _stream_of(line: Line) -> str:
+    """What this stream's capture is called: a call that came back, or lost its node, has one for each."""
+    record = line.record
+    return f"{record.id}.{record.attempt}" if record.attempt else record.id

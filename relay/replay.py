@@ -1,7 +1,8 @@
 """A recorded call once more through the dialogue: what it decides at each message, and did it then.
 
 Knows a capture's lines and the pure rules; no clock, no socket. What a capture leaves out it cannot replay:
-words and keys are gone, so that an opt-out by them shows as a difference, and so does a wish of ours.
+words and keys are gone, so that an opt-out by them shows as a difference, and so does a wish of ours. On a
+stream with which a call goes on (`ID.1.jsonl`) nothing tells what was heard before.
 """
 
 from __future__ import annotations

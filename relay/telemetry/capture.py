@@ -1,4 +1,4 @@
-"""A redacted copy of what both legs said on the wire, a file a call (RELAY_CAPTURE_DIR).
+"""A redacted copy of what both legs said on the wire, a file for each stream (RELAY_CAPTURE_DIR).
 
 Knows JSON but no protocol: what looks like audio, speech or a secret is replaced by its length.
 """
@@ -16,7 +16,7 @@ import trio
 
 from relay.wire.audio import is_audible
 
-MESSAGES_KEPT = 50_000  # of one call, some 15 MB: over eight minutes; later ones are counted and left out
+MESSAGES_KEPT = 50_000  # of one stream, some 15 MB: over eight minutes; later ones are counted and left out
 _SHOWN_CHARACTERS = 64  # of a string that is not known to be harmless
 
 _SPOKEN = frozenset(
@@ -30,17 +30,17 @@ LegName = Literal["phone", "agent"]
 
 
 class Captures:
-    """Keeps messages while a call lives and writes them when it has ended. Without a folder: nothing."""
+    """Keeps messages while a stream lives and writes them when it has ended. Without a folder: nothing."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._messages: dict[str, list[tuple[float, LegName, str, bytes]]] = {}
 
-    def tap(self, call_id: str, leg: LegName) -> Callable[[str, bytes], None] | None:
+    def tap(self, stream: str, leg: LegName) -> Callable[[str, bytes], None] | None:
         """What a leg calls with each message, and its direction as seen from the relay."""
         if self._folder is None:
             return None
-        messages = self._messages.setdefault(call_id, [])
+        messages = self._messages.setdefault(stream, [])
 
         def keep(direction: str, text: bytes) -> None:
             if len(messages) < MESSAGES_KEPT:
@@ -48,13 +48,13 @@ class Captures:
 
         return keep
 
-    async def write(self, call_id: str) -> None:
-        """Write the file of a call. A folder that cannot be written costs the capture, never the call."""
-        messages = self._messages.pop(call_id, [])
+    async def write(self, stream: str) -> None:
+        """Write the file of a stream. A folder that cannot be written costs the capture, never the call."""
+        messages = self._messages.pop(stream, [])
         if self._folder is None or not messages:
             return
         try:
-            await trio.to_thread.run_sync(partial(_write, self._folder / f"{call_id}.jsonl", messages))
+            await trio.to_thread.run_sync(partial(_write, self._folder / f"{stream}.jsonl", messages))
         except OSError as problem:
             log.warning("capture not written", problem=str(problem))
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from relay.outcomes import Blame, Ending, Reason
 from relay.rehearsal import FROM_NUMBER, Performance
+from relay.replay import read_capture, replay
 from relay.simulator.scenario import Scenario
 from tests.e2e.scenes import ending, quiet_stage, scene
 
@@ -52,7 +54,8 @@ async def test_somebody_answers_and_the_agent_is_billed_no_further(tmp_path: Pat
 
 @pytest.mark.parametrize("outcome", ["busy", "failed"])
 async def test_nobody_answers_and_the_person_hears_of_it(tmp_path: Path, outcome: str) -> None:
-    async with quiet_stage(tmp_path) as stage:
+    captures = tmp_path / "captures"
+    async with quiet_stage(tmp_path, RELAY_CAPTURE_DIR=str(captures)) as stage:
         performance = await stage.play(handed_over(outcome, {"outcome": outcome}, {"talk_seconds": 0.2}))
     assert ending(performance) == ("nobody", "transferred")
     assert performance.ledger.violations == []
@@ -61,6 +64,10 @@ async def test_nobody_answers_and_the_person_hears_of_it(tmp_path: Path, outcome
     assert performance.call is not None
     assert len(performance.call.phones) == 2
     assert "Nobody is there." in [line["text"] for line in performance.record["transcript"]]
+    call_id = performance.record["id"]
+    assert {file.name for file in captures.iterdir()} == {f"{call_id}.jsonl", f"{call_id}.1.jsonl"}
+    played = replay(read_capture((captures / f"{call_id}.jsonl").read_bytes()))
+    assert (played.difference, played.ending) == (None, Ending(Blame.NOBODY, Reason.TRANSFERRED))
 
 
 async def test_the_person_hangs_up_while_it_rings(tmp_path: Path) -> None:
