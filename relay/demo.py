@@ -227,9 +227,9 @@ def _write_files(performance: Performance, folder: Path) -> None:
         for entry in entries:
             line = _elided(entry, began=entries[0].at)
             events.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE, default=str))
-    phones = performance.call.phones if performance.call else []
-    if phones:
-        write_stereo_wav(folder / "call.wav", bytes(phones[-1].said), bytes(phones[-1].heard))
+    if performance.call and (phones := performance.call.phones):  # one for each stream
+        said, heard = b"".join(each.said for each in phones), b"".join(each.heard for each in phones)
+        write_stereo_wav(folder / "call.wav", said, heard)
 
 
 def _elided(entry: Entry, *, began: float) -> dict[str, Any]:

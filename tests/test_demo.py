@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from relay.demo import Show, run_demo
-from relay.simulator.ledger import Entry
+from relay.demo import Show, _write_files, run_demo
+from relay.rehearsal import Performance
+from relay.simulator.ledger import Entry, Ledger
 from relay.simulator.scenario import Scenario, shipped_scenario
 
 
@@ -23,6 +26,13 @@ def test_what_is_said_is_shown_as_it_is_on_one_line() -> None:
     assert isinstance(console.file, io.StringIO)
     lines = [line.split(maxsplit=1) for line in console.file.getvalue().splitlines()]
     assert lines == [["callee", said], ["agent", "[Yes] (interrupted)"]]
+
+
+def test_the_recording_has_every_stream_of_the_call(tmp_path: Path) -> None:
+    phones = [SimpleNamespace(said=bytearray(b"ab"), heard=bytearray(b"AB")) for _ in range(2)]
+    call: Any = SimpleNamespace(phones=phones)
+    _write_files(Performance(Scenario(), Ledger(), call=call), tmp_path)
+    assert (tmp_path / "call.wav").read_bytes().endswith(b"aAbBaAbB")
 
 
 @pytest.mark.parametrize("reason", ["busy", "no-answer"])
