@@ -6,8 +6,9 @@ Knows what a value must look like, never what it is used for; starts nothing and
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     model_validator,
@@ -249,6 +251,8 @@ class Settings(BaseModel):
         "info",
     )
 
+    _given: tuple[str, ...] = PrivateAttr(())  # every name that load_settings was given
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
         """What two settings must not say together."""
@@ -286,7 +290,8 @@ class Settings(BaseModel):
 
     def warnings(self) -> list[str]:
         """What is allowed and probably not meant."""
-        found = [
+        found = list(_misspelt(self._given))
+        found += [
             f"{name} switches off the agent's adaptive pacing for the whole call."
             for name, value in (
                 ("MIN_SILENCE_MS", self.min_silence_ms),
@@ -318,9 +323,11 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings:
     secrets = {name: values.pop(name) for name in list(values) if name.startswith(TOOL_PREFIX)}
     values[TOOL_SECRETS] = secrets
     try:
-        return Settings.model_validate(values)
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         raise ConfigurationError([_problem(detail) for detail in error.errors(include_input=False)]) from None
+    settings._given = tuple(values)
+    return settings
 
 
 def load_api_token() -> str:
@@ -348,6 +355,14 @@ def _read_environment() -> dict[str, str]:
     # A blank variable of the environment is unset, so it does not hide the file's.
     in_environment = {name: value for name, value in os.environ.items() if value.strip()}
     return {name: value for name, value in in_file.items() if value is not None} | in_environment
+
+
+def _misspelt(names: Iterable[str]) -> Iterator[str]:
+    """What is nearly a setting. Others are none of ours: a cluster has variables for each of its services."""
+    known = [str(field.alias) for field in Settings.model_fields.values()]
+    for name in names:
+        if name not in known and (close := get_close_matches(name, known, n=1, cutoff=0.9)):
+            yield f"{name} is no setting; did you mean {close[0]}?"
 
 
 def _remedy(field: FieldInfo) -> str:

@@ -240,6 +240,12 @@ def test_a_folder_of_agents_that_is_named_and_not_there_is_a_warning(tmp_path: P
     assert "RELAY_AGENTS_DIR names no folder" in warning
 
 
+def test_a_name_that_is_nearly_a_setting_is_a_warning_and_others_are_none_of_ours() -> None:
+    env = {"RELAY_API_TOKEN": "word", "RELAY_MAX_CALL": "9", "RELAY_TOOL_SECRET_CRM": "word", "HOME": "/root"}
+    env["RELAY_TAKING_CALLS_SERVICE_HOST"] = "10.0.0.1"  # by which a cluster tells of a service of this name
+    assert load_settings(env).warnings() == ["RELAY_MAX_CALL is no setting; did you mean RELAY_MAX_CALLS?"]
+
+
 def test_a_sound_configuration_has_no_warnings() -> None:
     assert load_settings(SERVING | {"RELAY_API_TOKEN": "word"}).warnings() == []
     assert any(
