@@ -237,6 +237,7 @@ async def test_one_turn_hears_more_sockets_than_one_poll_brings() -> None:
             far.close()
 
 
+@pytest.mark.serial  # it measures real time
 async def test_trio_sleeps_no_longer_than_it_would_while_we_sleep_in_its_place() -> None:
     async with open_listening() as listening:
         ear, stream, far = await ear_on(listening, lambda _: True)
