@@ -228,7 +228,7 @@ $(PEERS)/node/.made: $(VENV)/.dev bench/peers/node/package.json
 	@touch $@
 
 .PHONY: bench
-bench: ## this relay beside its peers, into docs/performance.md; a quarter of an hour on a quiet machine
+bench: ## this relay beside its peers, into docs/performance.md; up to a quarter of an hour
 	@$(MAKE) --no-print-directory --keep-going $(PYTHON_PEERS) $(PEERS)/node/.made >&2 || true
 	@$(BIN)/python -m bench.compare --tools $(PEERS) --write $(ARGS)
 

@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,14 +34,14 @@ class Profile:
     seconds: float
     mode: Mode = "echo"
     tls: bool = False
+    rounds: int = 3
 
 
 PLAN = (
-    Profile("plain", steps=(10, 50, 100, 200, 400), seconds=3.0),
-    Profile("tls", steps=(60, 200), seconds=3.0, tls=True),
-    Profile("speech", steps=(60,), seconds=3.0, mode="speech"),
+    Profile("plain", steps=(10, 50, 100, 200, 400), seconds=2.5),
+    Profile("tls", steps=(60, 200), seconds=2.5, tls=True),
+    Profile("speech", steps=(60,), seconds=2.5, mode="speech", rounds=1),  # no target hangs on it
 )
-ROUNDS = 3
 SLOW = frozenset(
     {peers.BY_THE_BOOK, peers.PIPECAT}
 )  # measured once: nothing hangs on how slow they are exactly
@@ -50,7 +50,6 @@ ALONE: dict[str, Callable[[Candidate], Any]] = {
     "churn": endurance.churn,
 }  # only this relay is asked
 QUICK = Profile("plain", steps=(100,), seconds=2.0)
-QUICK_ROUNDS = 3
 
 
 def main() -> int:
@@ -67,7 +66,7 @@ def main() -> int:
     if arguments.quick:
         return _quick(candidates, missing, arguments.at_most)
     plan = [_shortened(profile, arguments) for profile in PLAN if profile.name in arguments.profiles]
-    runs, failed = measure(candidates, plan, arguments.rounds)
+    runs, failed = measure(candidates, plan)
     alone = {name: _alone(name, failed) for name in ALONE if name in arguments.profiles}
     summary = Summary(runs)
     findings = {
@@ -86,16 +85,14 @@ def main() -> int:
     return 0 if any(run.measured.relay == RELAY.name for run in runs) and not summary.lost(RELAY.name) else 1
 
 
-def measure(
-    candidates: Mapping[str, Candidate], plan: Sequence[Profile], rounds: int
-) -> tuple[list[Run], dict[str, str]]:
+def measure(candidates: Mapping[str, Candidate], plan: Sequence[Profile]) -> tuple[list[Run], dict[str, str]]:
     """All runs, interleaved: every relay once a round, forwards and backwards; and what went wrong."""
     runs: list[Run] = []
     failed: dict[str, str] = {}
     with TemporaryDirectory(prefix="relay-bench-") as folder:
         certificate = make_certificate(Path(folder))
         for profile in plan:
-            for round_ in range(rounds):
+            for round_ in range(profile.rounds):
                 order = list(candidates.values())[:: -1 if round_ % 2 else 1]
                 for candidate in order:
                     if profile.tls and candidate.name in peers.WITHOUT_TLS:
@@ -138,7 +135,7 @@ def ratios(summary: Summary) -> dict[str, Any]:
 def _quick(candidates: Mapping[str, Candidate], missing: Mapping[str, str], at_most: float | None) -> int:
     began = time.monotonic()
     both = {name: candidates[name] for name in (RELAY.name, peers.NODE) if name in candidates}
-    runs, failed = measure(both, (QUICK,), QUICK_ROUNDS)
+    runs, failed = measure(both, (QUICK,))
     summary = Summary(runs)
     calls = QUICK.steps[0]
     ratio = summary.ratio(QUICK.name, RELAY.name, peers.NODE, calls, cpu)
@@ -182,8 +179,12 @@ def _ramp(candidate: Candidate, profile: Profile, certificate: Path) -> list[Mea
 
 
 def _shortened(profile: Profile, arguments: argparse.Namespace) -> Profile:
-    steps = tuple(calls for calls in profile.steps if calls <= arguments.calls)
-    return Profile(profile.name, steps, arguments.seconds or profile.seconds, profile.mode, profile.tls)
+    return replace(
+        profile,
+        steps=tuple(calls for calls in profile.steps if calls <= arguments.calls),
+        seconds=arguments.seconds or profile.seconds,
+        rounds=min(profile.rounds, arguments.rounds or profile.rounds),
+    )
 
 
 def _arguments() -> argparse.Namespace:
@@ -193,7 +194,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="Node and the relay only, within a minute")
     parser.add_argument("--at-most", type=float, help="with --quick: fail above this ratio")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--rounds", type=int, help="of each profile at most")
     parser.add_argument("--seconds", type=float, help="of one measurement")
     parser.add_argument("--calls", type=int, default=max(PLAN[0].steps), help="leave out higher steps")
     parser.add_argument("--profiles", nargs="+", default=[*(profile.name for profile in PLAN), *ALONE])
