@@ -41,6 +41,9 @@ SAVE_SECONDS = 1.0  # between two writings of what live calls have said
 RENEW_SECONDS = LEASE_SECONDS / 3  # two renewals may fail before a lease runs out
 RECONCILE_SECONDS = 30.0
 BEREAVED_SECONDS = 1.0  # between two looks for calls that ended as their node died; they wait for no lease
+# So many in a row find the carrier's word unread where the owner, who looks twice as often, is no more. Looks
+# are counted, for time says nothing of it: a clock may be wrong, and the ledger may have stood still.
+BEREAVED_LOOKS = 4
 PURGE_SECONDS = 3600.0  # the periods are days
 ENDS_AT_ONCE = 20  # looked after in one round: a question and perhaps a hang-up each
 UNCONFIRMED = timedelta(hours=4)  # Twilio ends a call by itself then, whatever became of our hang-ups
@@ -79,6 +82,8 @@ class Reconciler:
         self._leases_count_from = 0.0  # on trio's clock
         # Told by the ledger and not yet done; as many as the callbacks and requests of half a second.
         self._wishes: deque[Wish] = deque()
+        self._unmet: deque[Wish] = deque()  # of them: what is for another node by now
+        self._unread: dict[int, int] = {}  # wishes that others have not read, and in how many looks
 
     async def run(self) -> None:
         """Until cancelled; a ledger that is down is tried again, and calls go on meanwhile."""
@@ -115,11 +120,14 @@ class Reconciler:
                 self._lost(lines[call_id])
         if self._switchboard.lines:
             self._wishes += await self._store.wishes(self._node)  # told once: lost here, they are lost
-        self._wishes = deque(wish for wish in self._wishes if not self._switchboard.grant(wish))
-        while self._wishes:  # those calls have left while the ledger answered
-            wish = self._wishes[0]
+        while self._wishes:
+            wish = self._wishes.popleft()  # before it is granted: what a bug meets it does not meet for ever
+            if not self._switchboard.grant(wish):
+                self._unmet.append(wish)
+        while self._unmet:  # those calls have left while the ledger answered
+            wish = self._unmet[0]
             await self._store.wish(wish.call_id, wish.kind, wish.fields)
-            self._wishes.popleft()
+            self._unmet.popleft()
 
     def _held(self) -> list[Line]:
         """Our calls as far as the ledger knows of them; one that has ended needs to be held no longer."""
@@ -166,7 +174,11 @@ class Reconciler:
         """End the calls that ended at the carrier just when their node died: nobody asks for a document of
         theirs any more, and their leases may last for half a minute.
         """
-        await self._settle_all(self._store.bereaved)
+        unread = await self._store.unread(self._node)
+        self._unread = {wish: self._unread.get(wish, 0) + 1 for wish in unread}
+        missed = [wish for wish, looks in self._unread.items() if looks >= BEREAVED_LOOKS]
+        if missed:
+            await self._settle_all(partial(self._store.bereaved, missed))
 
     async def _settle_all(self, claim: Callable[[str, float, int], Awaitable[list[CallRecord]]]) -> None:
         orphans: list[CallRecord] | None = None

@@ -21,6 +21,7 @@ from relay.compliance import DialRequest, Permit, Purpose, check
 from relay.doubt import LISTED_SECONDS, UNKNOWN_SECONDS
 from relay.outcomes import Blame, Ending, Reason
 from relay.reconciler import (
+    BEREAVED_LOOKS,
     BEREAVED_SECONDS,
     ORPHANS_AT_ONCE,
     RECONCILE_SECONDS,
@@ -42,7 +43,6 @@ from relay.store import (
     open_spool,
 )
 from relay.store.chain import Integrity
-from relay.store.ledger import DEAF_SECONDS
 from relay.switchboard import Document
 from relay.wire.callbacks import (
     CarrierStatus,
@@ -355,12 +355,43 @@ async def test_a_call_that_ended_as_its_node_died_waits_for_no_lease(autojump_cl
         desk.carrier.status = CarrierCall(SID, CarrierStatus.COMPLETED, NUMBER)
         record = await orphan(desk)
         await desk.board.carrier_called_back(record.id, StatusCallback(SID, CarrierStatus.COMPLETED))
-        await trio.sleep(DEAF_SECONDS - 0.1)
+        await trio.sleep(BEREAVED_LOOKS * BEREAVED_SECONDS - 0.1)
         kept = await desk.store.get(record.id)
         assert kept is not None
         assert (kept.owner, kept.ending) == ("gone", None)
-        await trio.sleep(BEREAVED_SECONDS + 0.2)
+        await trio.sleep(0.5)
         assert ended_as(await settled(desk, record.id)) == (Blame.US, Reason.CUT)
+
+
+async def test_a_ledger_that_stands_still_is_no_sign_that_an_owner_is_gone(autojump_clock: MockClock) -> None:
+    class Still(CountingStore):
+        async def unread(self, node: str) -> set[int]:
+            found = await super().unread(node)
+            await trio.sleep(8)
+            return found
+
+    async with open_desk(store=Still()) as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        record = await orphan(desk)
+        await desk.board.carrier_called_back(record.id, StatusCallback(SID, CarrierStatus.COMPLETED))
+        await trio.sleep(25)
+        kept = await desk.store.get(record.id)
+        assert kept is not None
+        assert (kept.owner, kept.ending) == ("gone", None)
+
+
+async def test_a_wish_that_a_bug_meets_keeps_none_behind_it(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        desk.nursery.start_soon(desk.reconciler.run)
+        line = await desk.placed()
+        phone = await desk.streams_in(line)
+        desk.nursery.start_soon(desk.stay_on_the_line, phone)
+        await desk.opens(phone)
+        said = {"status": "a word of tomorrow", "at": virtual_now().isoformat(), "sid": SID}
+        await desk.store.wish(line.record.id, WishKind.CALLBACK, said)
+        await desk.store.wish(line.record.id, WishKind.HANG_UP)
+        await trio.sleep(3 * WISH_SECONDS)
+        await desk.ended(line, Blame.US, Reason.OPERATOR)
 
 
 async def test_one_orphan_that_the_ledger_fails_for_costs_no_other_one_its_record(

@@ -231,9 +231,9 @@ class CountingStore(MemoryStore):
         self._look()
         return await super().orphans(node, lease_seconds, limit)
 
-    async def bereaved(self, node: str, lease_seconds: float, limit: int) -> list[CallRecord]:
+    async def unread(self, node: str) -> set[int]:
         self._look()
-        return await super().bereaved(node, lease_seconds, limit)
+        return await super().unread(node)
 
     async def wishes(self, node: str) -> list[Wish]:
         self._look()

@@ -73,9 +73,15 @@ class FarLedger(MemoryStore):
         await self._reach()
         return await super().orphans(node, lease_seconds, limit)
 
-    async def bereaved(self, node: str, lease_seconds: float, limit: int) -> list[CallRecord]:
+    async def unread(self, node: str) -> set[int]:
         await self._reach()
-        return await super().bereaved(node, lease_seconds, limit)
+        return await super().unread(node)
+
+    async def bereaved(
+        self, unread: Collection[int], node: str, lease_seconds: float, limit: int
+    ) -> list[CallRecord]:
+        await self._reach()
+        return await super().bereaved(unread, node, lease_seconds, limit)
 
     async def wish(self, call_id: str, kind: WishKind, fields: dict[str, Any] | None = None) -> bool:
         await self._reach()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -18,7 +18,6 @@ from relay.store.chain import SealedEntry, Verification
 from relay.store.records import CallRecord, Entry, Progress
 
 LEASE_SECONDS = 30.0  # a node that was silent for so long has lost its calls
-DEAF_SECONDS = 3.0  # wishes are looked for every half second: who misses one for so long is no more
 PAST_LIMIT_SECONDS = 30.0  # past its own time limit a call is anybody's to hang up, whoever holds it
 
 Judge = Callable[[Facts], Permit | Refused]
@@ -62,12 +61,6 @@ class Wish:
     call_id: str
     kind: WishKind
     fields: dict[str, Any] = field(default_factory=dict)
-
-    def is_missed(self, now: datetime) -> bool:
-        """Whether the carrier's word has lain there for longer than an owner who lives lets it lie."""
-        if self.kind is not WishKind.CALLBACK:
-            return False
-        return datetime.fromisoformat(self.fields["at"]) <= now - timedelta(seconds=DEAF_SECONDS)
 
 
 class Listing(StrEnum):
@@ -217,9 +210,15 @@ class Store(Protocol):
     async def orphans(self, node: str, lease_seconds: float, limit: int) -> list[CallRecord]:
         """Claim live calls that nobody holds any more, or that are past their limit. No two nodes get one."""
 
-    async def bereaved(self, node: str, lease_seconds: float, limit: int) -> list[CallRecord]:
-        """Claim live calls of others that the carrier has ended while their owner misses a CALLBACK wish: its
-        lease may last, it does not. No two nodes get one, for with the call its CALLBACK wishes are taken.
+    async def unread(self, node: str) -> set[int]:
+        """The CALLBACK wishes, by their numbers, at live calls of others that the carrier has ended."""
+
+    async def bereaved(
+        self, unread: Collection[int], node: str, lease_seconds: float, limit: int
+    ) -> list[CallRecord]:
+        """Claim the calls at which these wishes still lie: the lease of their owner may last, it does not.
+
+        No two nodes get one, for with the call its CALLBACK wishes are taken.
         """
 
     async def wish(self, call_id: str, kind: WishKind, fields: dict[str, Any] | None = None) -> bool:

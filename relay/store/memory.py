@@ -44,6 +44,7 @@ from relay.store.ledger import (
 from relay.store.memory_books import MemoryBooks
 from relay.store.memory_call import KeptCall
 from relay.store.memory_permits import Permits
+from relay.store.memory_wishes import Wishes
 from relay.store.records import CallRecord, Entry, Kind, Progress, Status, StoreRefused
 from relay.store.subjects import REMEMBERED, recordings_in, standing, subject_as_json
 
@@ -62,7 +63,7 @@ class MemoryStore(Store):
         self._calls: dict[str, KeptCall] = {}  # in the order in which they were added
         self._keys: dict[str, str] = {}
         self._sids: dict[str, str] = {}
-        self._wishes: list[Wish] = []  # of live calls alone
+        self._wishes = Wishes()  # of live calls alone
         self._nonces: dict[str, datetime] = {}
         self._calls_to: defaultdict[str, list[KeptCall]] = defaultdict(list)  # by number, until it is erased
         self._permits = Permits()
@@ -122,10 +123,9 @@ class MemoryStore(Store):
         kept.take(progress)
         if progress.ending is not None:
             record.ending, record.ended_at, record.status = progress.ending, progress.ended_at, Status.ENDED
-            for wish in self._wishes:
-                if wish.call_id == record.id and wish.kind is WishKind.NOTED:
+            for wish in self._wishes.take(lambda wish: wish.call_id == record.id):
+                if wish.kind is WishKind.NOTED:
                     kept.add_late(from_fields(wish.fields["entries"]))
-            self._wishes = [wish for wish in self._wishes if wish.call_id != record.id]
         if progress.sid is not None:
             self._learn(record, progress.sid)
 
@@ -149,7 +149,7 @@ class MemoryStore(Store):
         await trio.lowlevel.checkpoint()
         kept = self._calls.get(call_id)
         if kept is not None and kept.is_alive:
-            self._wishes.append(Wish(call_id, WishKind.NOTED, {"entries": as_fields(entries)}))
+            self._wishes.leave(call_id, WishKind.NOTED, {"entries": as_fields(entries)})
         elif kept is not None:
             kept.add_late(entries)
 
@@ -199,10 +199,7 @@ class MemoryStore(Store):
             return None
         if kept.lease_until <= self._clock():
             return kept.seize(node, until)
-        if kept.record.owner != node:
-            return None
-        kept.lease_until = until
-        return kept.record.fence
+        return kept.hold(node, until) if kept.record.owner == node else None
 
     async def renew(self, node: str, call_ids: Collection[str], lease_seconds: float) -> dict[str, int]:
         await trio.lowlevel.checkpoint()
@@ -235,10 +232,7 @@ class MemoryStore(Store):
         if not self._learn(kept.record, sid) or nonce in self._nonces:
             return None
         self._nonces[nonce] = self._clock()
-        if kept.record.owner != node:
-            return kept.seize(node, self._later(lease_seconds))
-        kept.lease_until = self._later(lease_seconds)
-        return kept.record.fence
+        return kept.hold(node, self._later(lease_seconds))
 
     async def orphans(self, node: str, lease_seconds: float, limit: int) -> list[CallRecord]:
         await trio.lowlevel.checkpoint()
@@ -251,12 +245,17 @@ class MemoryStore(Store):
                 claimed.append(kept.given_to(node, until))
         return claimed
 
-    async def bereaved(self, node: str, lease_seconds: float, limit: int) -> list[CallRecord]:
+    async def unread(self, node: str) -> set[int]:
         await trio.lowlevel.checkpoint()
-        now, until = self._clock(), self._later(lease_seconds)
-        missed = sorted({wish.call_id for wish in self._wishes if wish.is_missed(now)})
-        due = [call_id for call_id in missed if self._calls[call_id].is_bereaved(node)][:limit]
-        self._wishes = [w for w in self._wishes if w.call_id not in due or w.kind is not WishKind.CALLBACK]
+        told = ((n, wish) for n, wish in self._wishes.left.items() if wish.kind is WishKind.CALLBACK)
+        return {n for n, wish in told if self._calls[wish.call_id].is_bereaved(node)}
+
+    async def bereaved(
+        self, unread: Collection[int], node: str, lease_seconds: float, limit: int
+    ) -> list[CallRecord]:
+        still = await MemoryStore.unread(self, node) & set(unread)
+        due, until = sorted({self._wishes.left[n].call_id for n in still})[:limit], self._later(lease_seconds)
+        self._wishes.take(lambda wish: wish.call_id in due and wish.kind is WishKind.CALLBACK)
         return [self._calls[call_id].given_to(node, until) for call_id in due]
 
     async def wish(self, call_id: str, kind: WishKind, fields: dict[str, Any] | None = None) -> bool:
@@ -264,19 +263,17 @@ class MemoryStore(Store):
         kept = self._calls.get(call_id)
         if kept is None or not kept.is_alive:
             return False
-        self._wishes.append(Wish(call_id, kind, fields or {}))
+        self._wishes.leave(call_id, kind, fields)
         return True
 
     def _stop(self, numbers: Collection[str | None], taken: Revocation) -> None:
         live = (kept.record for kept in self._alive() if kept.record.to in numbers)
-        concerned = (record for record in live if taken.concerns(Purpose(record.purpose), record.seller))
-        self._wishes += [Wish(record.id, WishKind.STOP) for record in concerned]
+        for record in (r for r in live if taken.concerns(Purpose(r.purpose), r.seller)):
+            self._wishes.leave(record.id, WishKind.STOP)
 
     async def wishes(self, node: str) -> list[Wish]:
         await trio.lowlevel.checkpoint()
-        told = [wish for wish in self._wishes if self._calls[wish.call_id].record.owner == node]
-        self._wishes = [wish for wish in self._wishes if wish not in told]
-        return told
+        return self._wishes.take(lambda wish: self._calls[wish.call_id].record.owner == node)
 
     async def spend(self, nonce: str) -> bool:
         await trio.lowlevel.checkpoint()

@@ -43,6 +43,12 @@ class KeptCall:
         self.record.fence += 1
         return self.record.fence
 
+    def hold(self, node: str, until: datetime) -> int:
+        if self.record.owner != node:
+            return self.seize(node, until)
+        self.lease_until = until
+        return self.record.fence
+
     def given_to(self, node: str, until: datetime) -> CallRecord:
         self.seize(node, until)
         return self.copy()

@@ -146,8 +146,13 @@ class SqlStore(Store):
     async def orphans(self, node: str, lease_seconds: float, limit: int) -> list[CallRecord]:
         return await self._run(lambda c: sql_holds.orphans(c, node, lease_seconds, limit, _now(c)))
 
-    async def bereaved(self, node: str, lease_seconds: float, limit: int) -> list[CallRecord]:
-        return await self._run(lambda c: sql_holds.bereaved(c, node, lease_seconds, limit, _now(c)))
+    async def unread(self, node: str) -> set[int]:
+        return await self._run(lambda c: sql_holds.unread(c, node))
+
+    async def bereaved(
+        self, unread: Collection[int], node: str, lease_seconds: float, limit: int
+    ) -> list[CallRecord]:
+        return await self._run(lambda c: sql_holds.bereaved(c, unread, node, lease_seconds, limit, _now(c)))
 
     async def wish(self, call_id: str, kind: WishKind, fields: dict[str, Any] | None = None) -> bool:
         return await self._run(lambda c: sql_holds.wish(c, call_id, kind, fields or {}))

@@ -21,6 +21,7 @@ from relay.store.records import CallRecord, Status
 from relay.store.tables import calls, nonces, wishes
 
 _ALIVE = calls.c.rank < Status.ENDED.rank
+_TOLD = wishes.c.kind == WishKind.CALLBACK.value
 
 
 def claim(
@@ -101,21 +102,33 @@ def orphans(
     return _records(connection, found)
 
 
+def unread(connection: sa.Connection, node: str) -> set[int]:
+    """What owners have not read of the ends of their calls. Mostly there is nothing; no row is locked."""
+    left = sa.select(wishes.c.id).join(calls, calls.c.id == wishes.c.call_id)
+    return set(connection.execute(left.where(_TOLD, *_over(node))).scalars())
+
+
 def bereaved(
-    connection: sa.Connection, node: str, lease_seconds: float, limit: int, now: datetime
+    connection: sa.Connection,
+    unread: Collection[int],
+    node: str,
+    lease_seconds: float,
+    limit: int,
+    now: datetime,
 ) -> list[CallRecord]:
-    """Claim what the carrier has ended while its owner reads no wishes. Mostly there is none, and no lock."""
-    over = _ALIVE, calls.c.owner != node, calls.c.carrier_confirmed_at.is_not(None)
-    told = wishes.c.kind == WishKind.CALLBACK.value
-    left = sa.select(wishes).join(calls, calls.c.id == wishes.c.call_id).where(told, *over)
-    missed = {wish.call_id for wish in map(_wish, connection.execute(left)) if wish.is_missed(now)}
-    if not missed:
-        return []
-    # Who takes the wishes away takes the call: of two nodes at once the later one finds none left.
-    read = wishes.delete().where(told, wishes.c.call_id.in_(sorted(missed)[:limit]))
-    taken = calls.c.id.in_(set(connection.execute(read.returning(wishes.c.call_id)).scalars()))
-    seized = _seize(node, now + timedelta(seconds=lease_seconds)).where(taken, *over)
+    """Claim calls together with their wishes: of two nodes at once the later one finds none left."""
+    left = sa.select(calls.c.id).join(wishes, calls.c.id == wishes.c.call_id).distinct()
+    due = left.where(wishes.c.id.in_(unread), *_over(node)).order_by(calls.c.id).limit(limit)
+    some = list(connection.execute(due).scalars())
+    read = wishes.delete().where(wishes.c.id.in_(unread), wishes.c.call_id.in_(some))
+    taken = set(connection.execute(read.returning(wishes.c.call_id)).scalars())
+    connection.execute(wishes.delete().where(_TOLD, wishes.c.call_id.in_(taken)))
+    seized = _seize(node, now + timedelta(seconds=lease_seconds)).where(calls.c.id.in_(taken), *_over(node))
     return _records(connection, [row.id for row in connection.execute(seized.returning(calls.c.id))])
+
+
+def _over(node: str) -> tuple[sa.ColumnElement[bool], ...]:
+    return _ALIVE, calls.c.owner != node, calls.c.carrier_confirmed_at.is_not(None)
 
 
 def _records(connection: sa.Connection, call_ids: Collection[str]) -> list[CallRecord]:
@@ -181,11 +194,7 @@ def told_wishes(connection: sa.Connection, node: str) -> list[Wish]:
     found = connection.execute(mine).all()
     if found:
         connection.execute(wishes.delete().where(wishes.c.id.in_([row.id for row in found])))
-    return [_wish(row) for row in found]
-
-
-def _wish(row: Any) -> Wish:
-    return Wish(row.call_id, WishKind(row.kind), json.loads(row.fields))
+    return [Wish(row.call_id, WishKind(row.kind), json.loads(row.fields)) for row in found]
 
 
 # ---- nonces ----------------------------------------------------------------------------------------------

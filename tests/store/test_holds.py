@@ -15,7 +15,7 @@ from relay.outcomes import Blame, Ending, Reason
 from relay.store import Entry, Kind, Store, Written
 from relay.store.chain import Integrity
 from relay.store.diary import from_fields
-from relay.store.ledger import DEAF_SECONDS, Wish, WishKind
+from relay.store.ledger import Wish, WishKind
 from tests.store.conftest import NOW, OpenStore, a_call
 
 many = settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -87,38 +87,37 @@ async def test_a_call_past_its_limit_is_taken_from_its_owner_but_once_a_lease(st
 async def test_a_call_that_the_carrier_has_ended_is_taken_from_an_owner_who_does_not_listen(
     store: Store,
 ) -> None:
-    deaf, hearing, untold, fresh, live = [await store.add(a_call(owner=o)) for o in ("a", "b", "a", "a", "a")]
-    now = datetime.now(UTC)
-    earlier = now - timedelta(seconds=DEAF_SECONDS)
-    for record, at in (
-        (deaf, earlier),
-        (hearing, earlier),
-        (fresh, now + timedelta(seconds=5)),
-        (live, earlier),
-    ):
-        await store.wish(record.id, WishKind.CALLBACK, {"status": "completed", "at": at.isoformat()})
-    for record in (deaf, hearing, untold, fresh):  # of `fresh` its owner knows, and is told once more
-        await store.confirm(record.id, earlier)
+    deaf, hearing, untold, live = [await store.add(a_call(owner=owner)) for owner in "abaa"]
+    for record in (deaf, hearing, live):
+        await store.wish(record.id, WishKind.CALLBACK, {"status": "completed"})
+    await store.wish(deaf.id, WishKind.HANG_UP)
+    for record in (deaf, hearing, untold):
+        await store.confirm(record.id, NOW)
+    unread = await store.unread("c")
+    assert len(unread) == 2
+    assert len(await store.unread("a")) == 1  # its own it has yet to read
     assert len(await store.wishes("b")) == 1
-    assert await store.bereaved("a", 30, 10) == []
-    [claimed] = await store.bereaved("c", 30, 10)
+    await store.wish(hearing.id, WishKind.CALLBACK, {"status": "completed"})  # the carrier repeats itself
+    assert await store.bereaved(unread, "a", 30, 10) == []
+    [claimed] = await store.bereaved(unread, "c", 30, 10)
     assert (claimed.id, claimed.owner, claimed.fence) == (deaf.id, "c", 1)
-    assert await store.bereaved("c", 30, 10) == []
-    assert await store.bereaved("d", 30, 10) == []  # while the one is still asking the carrier
+    assert await store.bereaved(unread, "d", 30, 10) == []
+    assert len(await store.unread("d")) == 1  # of `hearing` alone, while the one is still asking the carrier
     assert await store.save(deaf) is Written.STALE
+    assert [wish.kind for wish in await store.wishes("c")] == [WishKind.HANG_UP]
 
 
 async def test_of_all_nodes_that_miss_the_owner_at_once_one_takes_its_call(store: Store) -> None:
     ids = [(await store.add(a_call(owner="gone"))).id for _ in range(7)]
-    earlier = datetime.now(UTC) - timedelta(seconds=DEAF_SECONDS)
     for call_id in ids:
         for status in ("in-progress", "completed"):
-            await store.wish(call_id, WishKind.CALLBACK, {"status": status, "at": earlier.isoformat()})
-        await store.confirm(call_id, earlier)
+            await store.wish(call_id, WishKind.CALLBACK, {"status": status})
+        await store.confirm(call_id, NOW)
+    unread = await store.unread("a")
     claimed: list[str] = []
 
     async def claim(node: str) -> None:
-        while found := await store.bereaved(node, 30, 2):
+        while found := await store.bereaved(unread, node, 30, 2):
             claimed.extend(record.id for record in found)
 
     async with trio.open_nursery() as nursery:
