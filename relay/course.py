@@ -36,6 +36,7 @@ from relay.outcomes import Blame, Ending, Farewell, Reason, cause_of
 from relay.parting import LEAVING
 from relay.recordings import Recordings
 from relay.store import Spool, Status, Store, StoreError, Written
+from relay.store.records import ENDED, left_to_tell
 from relay.taping import Taping
 from relay.telemetry.capture import Captures
 from relay.telemetry.traces import Traces
@@ -298,8 +299,7 @@ class Course:
         record.counts = line.call.counts if line.call else {}
         for charge in charges(usage_of(line), self._prices):
             record.charge(record.ended_at, **asdict(charge))
-        known = len(record.entries)
-        line.noted("ended", ending.as_json())
+        line.noted(ENDED, ending.as_json())
         line.decided.set()
         record.raise_status(Status.ENDED)
         sids = {"call_sid": record.sid, "stream_sid": record.stream_sid, "session_id": record.session_id}
@@ -313,7 +313,7 @@ class Course:
         if written not in (Written.KEPT, Written.SPOOLED):
             line.yielded = True
             log.info("call is another node's", fence=record.fence, written=written.value)
-            await self._custody.pass_on(line, record.entries[record.kept : known])
+            await self._custody.pass_on(line, left_to_tell(record.entries[record.kept :]))
             return
         log.info(
             "call ended", **ending.as_json(), duration_seconds=record.duration_seconds, detail=ending.detail

@@ -5,6 +5,7 @@ Must not know HTTP or real time: two switchboards share a ledger and a carrier, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
@@ -100,6 +101,11 @@ async def answer(agent: Far, reply_id: str) -> None:
     await agent.say(type="reply.done", reply_id=reply_id)
 
 
+def paid(record: CallRecord) -> dict[str, int]:
+    """How often each thing was charged: what the carrier does once, whatever nodes the call was on."""
+    return dict(Counter(cost["item"] for cost in record.as_json()["costs"]))
+
+
 @asynccontextmanager
 async def open_pair(**settings: Any) -> AsyncIterator[Pair]:
     store, carrier = CountingStore(), FakeCarrier()
@@ -145,6 +151,7 @@ async def test_who_heard_the_opening_hears_the_agent_go_on_and_no_second_greetin
         verification = await pair.store.verify(call_id)
         assert verification is not None
         assert verification.integrity is Integrity.INTACT
+        assert paid(record) == {"twilio-voice": 1, "twilio-media-stream": 1, "assemblyai-session": 2}
 
 
 async def test_who_did_not_hear_the_opening_out_is_greeted_again(autojump_clock: MockClock) -> None:

@@ -23,7 +23,7 @@ from relay.tools.builtin import builtin_tools
 from relay.wire.callbacks import CarrierStatus, DialCallback, DialOutcome
 from tests.test_call import LOUD, Far
 from tests.test_switchboard import PROFILE, SID, STREAM, Desk, open_desk
-from tests.test_takeover import Pair, open_pair
+from tests.test_takeover import Pair, open_pair, paid
 
 NAMES = {"front desk": "+12025550111", "abroad": "+442079460000"}
 PERSON = PROFILE.model_copy(update={"tools": ("transfer_call", "end_call"), "transfers": NAMES})
@@ -194,6 +194,7 @@ async def test_one_that_fails_comes_back_to_an_agent_that_knows_what_happened(
 ) -> None:
     async with open_desk(**SETTINGS) as desk:
         line = await handed_over(desk)
+        await trio.sleep(2)  # it rings
         back, phone, agent = await comes_back(desk, line, outcome)
         news = f"The person was to be put through to front desk, and that failed: {why}."
         session = (await agent.hear("session.update"))["session"]
@@ -208,6 +209,7 @@ async def test_one_that_fails_comes_back_to_an_agent_that_knows_what_happened(
         assert events(record, "came back")
         assert events(record, "taken over") == []  # which says that a node has died
         assert record.attempt == 1
+        assert paid(record)["twilio-voice"] == 1
 
 
 async def test_it_may_be_tried_again(autojump_clock: MockClock) -> None:

@@ -27,6 +27,8 @@ Item = Literal[
     "twilio-recording",
     "assemblyai-session",
 ]
+# What each node of a call pays for itself. All else is paid once for a call, by whoever ends it.
+OF_A_NODE: tuple[Item, ...] = ("assemblyai-session",)
 _SMALLEST = Decimal("0.000001")  # of any currency: a second of an agent's session is more
 
 

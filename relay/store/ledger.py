@@ -33,8 +33,8 @@ class Written(StrEnum):
 
     KEPT = "kept"
     SPOOLED = "spooled"  # the store is down: kept on this machine until it is back
-    STALE = "stale"  # the call is another node's by now
-    SETTLED = "settled"  # it has its final record already, and keeps it
+    STALE = "stale"  # the call is another node's by now, or was when it ended
+    SETTLED = "settled"  # it has its final record already, by the same hand, and keeps it
     UNKNOWN = "unknown"  # there is no such call
 
 
@@ -119,7 +119,22 @@ class Purge:
     nonces: int
 
 
-class Store(Protocol):
+class Writes(Protocol):
+    """Whatever takes what is new of calls."""
+
+    async def write(self, progress: Progress) -> Written:
+        """Write what is new of a call; with an ending that is its final record, exactly once."""
+
+    async def save(self, record: CallRecord) -> Written:
+        """Write what is new of this record, and remember that it is written."""
+        progress = record.progress()
+        written = await self.write(progress)
+        if written in (Written.KEPT, Written.SPOOLED):
+            record.kept = max(record.kept, progress.first + len(progress.entries))
+        return written
+
+
+class Store(Writes, Protocol):
     """Whatever keeps the ledger. Every method may raise StoreError; nothing else goes wrong by exception.
 
     Nodes are named by whoever starts them; a name must not outlive its process. `books` are what the tools
@@ -136,17 +151,6 @@ class Store(Protocol):
         Answers with the call under the same idempotency key where there is one already; nothing is kept then.
         With `record.owner` that node holds it for LEASE_SECONDS.
         """
-
-    async def write(self, progress: Progress) -> Written:
-        """Write what is new of a call; with an ending that is its final record, exactly once."""
-
-    async def save(self, record: CallRecord) -> Written:
-        """Write what is new of this record, and remember that it is written."""
-        progress = record.progress()
-        written = await self.write(progress)
-        if written in (Written.KEPT, Written.SPOOLED):
-            record.kept = max(record.kept, progress.first + len(progress.entries))
-        return written
 
     async def learn_sid(self, call_id: str, sid: str) -> bool:
         """Take the carrier's name of a call, on any node; False when either is otherwise engaged."""

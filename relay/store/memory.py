@@ -111,10 +111,10 @@ class MemoryStore(Store):
         kept = self._calls.get(progress.call_id)
         if kept is None:
             return Written.UNKNOWN
-        if not kept.is_alive:
-            return Written.SETTLED
         if kept.record.fence != progress.fence:
             return Written.STALE
+        if not kept.is_alive:
+            return Written.SETTLED
         self._advance(kept, progress)
         return Written.KEPT
 

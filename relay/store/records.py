@@ -14,7 +14,7 @@ from typing import Any
 
 from relay.actions import Role
 from relay.carrier import MachineDetection
-from relay.costs import totals
+from relay.costs import OF_A_NODE, totals
 from relay.outcomes import Ending
 
 
@@ -61,6 +61,7 @@ class Kind(StrEnum):
 
 # Of one call and each kind. Past that `events_left_out` says how many are missing, and the call goes on.
 ENTRIES_OF_A_KIND = 2000
+ENDED = "ended"  # the note of whoever writes the final record
 ENTRIES_OF_A_CALL = ENTRIES_OF_A_KIND * len(Kind)  # what comes after the end is dropped past that
 
 
@@ -364,6 +365,16 @@ class CallRecord:
             "counts": self.counts,
             "notices": self.notices,
         }
+
+
+def left_to_tell(entries: Iterable[Entry]) -> list[Entry]:
+    """What a node still has to say of a call that it has lost: how it ends and what it costs is another's."""
+    return [entry for entry in entries if not _is_the_owners(entry.kind, entry.body or {})]
+
+
+def _is_the_owners(kind: Kind, body: Mapping[str, Any]) -> bool:
+    is_end = kind is Kind.ENDING or (kind is Kind.EVENT and body.get("event") == ENDED)
+    return is_end or (kind is Kind.COST and body.get("item") not in OF_A_NODE)
 
 
 def stamp(at: datetime) -> str:

@@ -20,8 +20,8 @@ import msgspec
 import structlog
 import trio
 
-from relay.store.ledger import ListEntry, Store, Written
-from relay.store.records import CallRecord, Entry, Progress, StoreError, StoreRefused
+from relay.store.ledger import ListEntry, Store, Writes, Written
+from relay.store.records import Entry, Progress, StoreError, StoreRefused, left_to_tell
 
 RETRY_SECONDS = 2.0  # between two looks whether the store is back
 WAITING_LINES = (
@@ -29,10 +29,17 @@ WAITING_LINES = (
 )
 SPOOL_BYTES = 64 * 2**20  # on disk, likewise: hours of full load
 
+_SHAPES: dict[str, Any] = {  # of what is spooled
+    "write": Progress,
+    "confirm": tuple[str, datetime],
+    "tell": tuple[str, list[Entry]],
+    "suppress": list[ListEntry],
+}
+
 log = structlog.get_logger(subsystem="store")
 
 
-class Spool:
+class Spool(Writes):
     """Writes through to the store while it is up; made by `open_spool`.
 
     `problem` says why the store is thought to be down, for readyz; None when all is written.
@@ -62,62 +69,46 @@ class Spool:
 
     async def write(self, progress: Progress) -> Written:
         """As the store's. Raises StoreError only when this machine can keep no more either."""
+        return await self._through("write", progress) or Written.SPOOLED
+
+    async def confirm(self, call_id: str, at: datetime) -> None:
+        """As the store's."""
+        await self._through("confirm", (call_id, at))
+
+    async def tell(self, call_id: str, entries: Sequence[Entry]) -> None:
+        """As the store's."""
+        await self._through("tell", (call_id, list(entries)))
+
+    async def suppress(self, entries: Sequence[ListEntry]) -> None:
+        """As the store's. Until it is written no number is dialled at all, so that this one is not either."""
+        await self._through("suppress", list(entries))
+
+    async def _through(self, kind: str, content: Any) -> Written | None:
+        """What the store makes of it; None where it is down, so that it waits here."""
         if self.problem is None:
             try:
-                return await self._store.write(progress)
+                return await self._give(kind, content)
             except StoreRefused:
                 raise
             except StoreError as problem:
                 self._is_down(problem)
             except trio.Cancelled:
-                self._put("write", progress)  # perhaps a second time: writing it twice is writing it once
+                self._put(kind, content)  # perhaps a second time: writing it twice is writing it once
                 raise
-        self._put("write", progress)
-        return Written.SPOOLED
+        self._put(kind, content)
+        return None
 
-    async def save(self, record: CallRecord) -> Written:
-        """As the store's."""
-        progress = record.progress()
-        written = await self.write(progress)
-        if written in (Written.KEPT, Written.SPOOLED):
-            record.kept = max(record.kept, progress.first + len(progress.entries))
-        return written
-
-    async def confirm(self, call_id: str, at: datetime) -> None:
-        """As the store's."""
-        if self.problem is None:
-            try:
-                return await self._store.confirm(call_id, at)
-            except StoreError as problem:
-                self._is_down(problem)
-            except trio.Cancelled:
-                self._put("confirm", (call_id, at))
-                raise
-        return self._put("confirm", (call_id, at))
-
-    async def tell(self, call_id: str, entries: Sequence[Entry]) -> None:
-        """As the store's."""
-        if self.problem is None:
-            try:
-                return await self._store.tell(call_id, entries)
-            except StoreError as problem:
-                self._is_down(problem)
-            except trio.Cancelled:
-                self._put("tell", (call_id, list(entries)))
-                raise
-        return self._put("tell", (call_id, list(entries)))
-
-    async def suppress(self, entries: Sequence[ListEntry]) -> None:
-        """As the store's. Until it is written no number is dialled at all, so that this one is not either."""
-        if self.problem is None:
-            try:
-                return await self._store.suppress(entries)
-            except StoreError as problem:
-                self._is_down(problem)
-            except trio.Cancelled:
-                self._put("suppress", list(entries))  # perhaps a second time, which does no harm
-                raise
-        return self._put("suppress", list(entries))
+    async def _give(self, kind: str, content: Any) -> Written | None:
+        match kind:
+            case "write":
+                return await self._store.write(content)
+            case "confirm":
+                await self._store.confirm(*content)
+            case "tell":
+                await self._store.tell(*content)
+            case "suppress":
+                await self._store.suppress(content)
+        return None
 
     def doubt(self, problem: StoreError) -> None:
         """Somebody else found the store down: look until it is back."""
@@ -194,20 +185,18 @@ class Spool:
     async def _deliver(self, kind: str, what: Any) -> None:
         """Give one line to the store. One that it will never take must not block the rest."""
         try:
-            match kind:
-                case "write":
-                    await self._store.write(msgspec.convert(what, Progress))
-                case "confirm":
-                    await self._store.confirm(*msgspec.convert(what, tuple[str, datetime]))
-                case "tell":
-                    await self._store.tell(*msgspec.convert(what, tuple[str, list[Entry]]))
-                case "suppress":
-                    await self._store.suppress(msgspec.convert(what, list[ListEntry]))
+            content = msgspec.convert(what, _SHAPES[kind])
+        except (KeyError, msgspec.ValidationError):
+            self.torn += 1
+            return
+        try:
+            if await self._give(kind, content) is Written.STALE and (told := left_to_tell(content.entries)):
+                await self._store.tell(
+                    content.call_id, told
+                )  # it was taken from us while we could say nothing
         except StoreRefused as problem:
             log.error("the ledger refuses a spooled line", kind=kind, detail=str(problem))
             self.refused += 1
-        except msgspec.ValidationError:
-            self.torn += 1
 
     async def wait_written(self) -> None:
         """Return when nothing waits for the store."""

@@ -74,10 +74,10 @@ def write(connection: sa.Connection, progress: Progress) -> Written:
     row = _row(connection, progress.call_id)
     if row is None:
         return Written.UNKNOWN
-    if row.rank >= Status.ENDED.rank:
-        return Written.SETTLED
     if row.fence != progress.fence:
         return Written.STALE
+    if row.rank >= Status.ENDED.rank:
+        return Written.SETTLED
     _advance(connection, row, progress)
     if progress.ending is not None:
         _append_told(connection, progress.call_id)

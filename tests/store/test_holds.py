@@ -53,6 +53,9 @@ async def test_a_lease_that_ran_out_is_anybodys_and_the_earlier_owner_writes_not
     found = await store.get(record.id)
     assert found is not None
     assert [event["event"] for event in found.events] == ["taken on"]
+    orphan.ending, orphan.ended_at = ENDED, NOW
+    assert await store.save(orphan) is Written.KEPT
+    assert await store.save(record) is Written.STALE  # not its own end
 
 
 async def test_an_orphan_is_given_to_one_node_only(store: Store) -> None:

@@ -14,8 +14,9 @@ import trio.testing
 from relay.compliance.case import Suppression
 from relay.outcomes import Blame, Ending, Reason
 from relay.store import CallRecord, MemoryStore, StoreError, Written
+from relay.store.chain import Integrity
 from relay.store.ledger import ListEntry, Listing
-from relay.store.records import Progress, StoreRefused
+from relay.store.records import ENDED, Progress, StoreRefused
 from relay.store.spool import WAITING_LINES, Spool, open_spool
 from tests.store.conftest import NOW, NUMBER, a_call
 
@@ -91,6 +92,35 @@ async def test_a_call_goes_on_and_ends_without_the_store_and_is_whole_when_it_is
     assert found.entries == record.entries
     assert (found.ending, found.carrier_confirmed_at) == (record.ending, NOW)
     assert (await plug.facts(NUMBER, NOW)).suppressions == (Suppression("own", NOW),)
+
+
+async def test_what_was_kept_of_a_call_that_another_node_took_meanwhile_stands_behind_its_end(
+    plug: Plug, path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_spool(plug, path) as spool:
+        record = await plug.add(a_call(owner="a"))
+        plug.is_up = False
+        record.note(NOW, "said meanwhile")
+        for item in ("twilio-voice", "assemblyai-session"):
+            record.charge(NOW, item, "0.1", "USD")
+        record.note(NOW, ENDED)
+        record.ending, record.ended_at = Ending(Blame.CALLEE, Reason.HUNG_UP), NOW
+        assert await spool.save(record) is Written.SPOOLED
+        assert await plug.take_over(record.id, 1, "b", 30) == 1
+        theirs = await MemoryStore.get(plug, record.id)
+        assert theirs is not None
+        theirs.ending, theirs.ended_at = Ending(Blame.US, Reason.CUT), NOW
+        assert await MemoryStore.write(plug, theirs.progress()) is Written.KEPT
+        plug.is_up = True
+        await spool.wait_written()
+    found = await plug.get(record.id)
+    assert found is not None
+    assert found.ending == theirs.ending
+    assert [event["event"] for event in found.events] == ["said meanwhile"]
+    assert [cost["item"] for cost in found.as_json()["costs"]] == ["assemblyai-session"]
+    word = await plug.verify(record.id)
+    assert word is not None
+    assert word.integrity is Integrity.INTACT
 
 
 async def test_an_intent_to_dial_is_not_spooled(plug: Plug, path: Path) -> None:
