@@ -298,16 +298,10 @@ class Call:
     async def _run_tool(self, run: RunTool) -> None:
         started_at = trio.current_time()
         outcome = await self._tools.run(run.name, run.arguments, run.call_id, self._voice)
-        now = trio.current_time()
-        self._diary.noted(
-            "tool",
-            {
-                "tool": run.name,
-                "run": run.call_id[:_RUN_CHARACTERS],
-                "seconds": round(now - started_at, 3),
-                "ok": not outcome.is_error,
-            },
-        )
+        now, name_of_run = trio.current_time(), run.call_id[:_RUN_CHARACTERS]
+        told = {"seconds": round(now - started_at, 3), "ok": not outcome.is_error}
+        self._diary.noted("tool", {"tool": run.name, "run": name_of_run, **told})
+        self._diary.ran(run.name, name_of_run, run.arguments, outcome.result)
         self._agent.remember(f"function {run.name}", outcome.result)
         self.transfer_to = outcome.transfer_to or self.transfer_to
         self._attempt(

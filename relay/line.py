@@ -390,6 +390,10 @@ class Line:
         )
         self.on_turn(turn.agent_seconds, relay_seconds, wait_seconds)
 
+    def ran(self, tool: str, run: str, arguments: Mapping[str, Any], result: str) -> None:
+        """A run of a tool, beside its line in the timeline."""
+        self.record.ran(self._clock(), tool, run=run, arguments=arguments, result=result)
+
     def opted_out(self, how: str) -> None:
         """The person wants no more calls."""
         self.noted("opted out", {"how": how})

@@ -196,9 +196,8 @@ class Office:
             return session
         proofs = [event["event"] for event in record.events if event["event"] in (OPENING_HEARD, SCREENED)]
         heard = proofs[-1:] == [OPENING_HEARD]  # by somebody else than a screening
-        said = [(line.role, line.text) for line in record.transcript]
         news = came_back(record)
-        session = resume(session, said, heard=heard, news=news)
+        session = resume(session, record.past, heard=heard, news=news)
         return self._line(record, agent, session, Purpose(record.purpose), heard=heard, news=news)
 
     def destination(self, record: CallRecord) -> Destination | None:

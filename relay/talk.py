@@ -141,6 +141,9 @@ class _Seen:
     def turn_answered(self, turn: TurnAnswered, relay_seconds: float) -> None:
         pass
 
+    def ran(self, tool: str, run: str, arguments: Mapping[str, Any], result: str) -> None:
+        pass  # seen as it happens
+
     def opted_out(self, how: OptOutWay) -> None:
         self._show("", f"opted out by {how}; a real number would be on the list now")
 

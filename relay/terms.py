@@ -68,5 +68,8 @@ class Diary(Protocol):
     def turn_answered(self, turn: TurnAnswered, relay_seconds: float) -> None:
         """A turn was answered: what the callee waited for, and how long we held the first sound."""
 
+    def ran(self, tool: str, run: str, arguments: Mapping[str, Any], result: str) -> None:
+        """A tool was told this, and answered that: as private as what is said."""
+
     def opted_out(self, how: OptOutWay) -> None:
         """The callee is never to be called again, from this moment on."""

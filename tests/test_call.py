@@ -59,6 +59,7 @@ class Notebook:
         self.turns: list[tuple[TurnAnswered, float]] = []
         self.replies: list[ReplyHeard] = []
         self.opt_outs: list[OptOutWay] = []
+        self.runs: list[tuple[str, str, Mapping[str, Any], str]] = []
 
     @property
     def events(self) -> list[str]:
@@ -75,6 +76,9 @@ class Notebook:
 
     def turn_answered(self, turn: TurnAnswered, relay_seconds: float) -> None:
         self.turns.append((turn, relay_seconds))
+
+    def ran(self, tool: str, run: str, arguments: Mapping[str, Any], result: str) -> None:
+        self.runs.append((tool, run, arguments, result))
 
     def opted_out(self, how: OptOutWay) -> None:
         self.opt_outs.append(how)

@@ -119,6 +119,9 @@ async def test_the_goodbye_is_heard_and_the_agent_gone_before_anybody_is_dialled
         record = await have_talked(desk, line)
         assert desk.carrier.hung_up == []
         assert all(stream.closed for stream in desk.streams)
+        (run,) = record.as_json()["tools"]
+        assert (run["tool"], run["run"], run["arguments"]) == ("transfer_call", "t1", {"to": "front desk"})
+        assert "after your sentence" in run["result"]
         outcome = events(record, "transfer")[-1]
         assert (outcome["to"], outcome["outcome"]) == ("front desk", "completed")
         assert "+12025550111" not in json.dumps(record.as_json())
@@ -199,6 +202,7 @@ async def test_one_that_fails_comes_back_to_an_agent_that_knows_what_happened(
         news = f"The person was to be put through to front desk, and that failed: {why}."
         session = (await agent.hear("session.update"))["session"]
         assert news in session["system_prompt"]
+        assert 'function transfer_call: {"putting_through_to":"front desk"' in session["system_prompt"]
         assert "greeting" not in session
         await agent.say(type="session.ready", session_id="s2")
         assert (await agent.hear("reply.create"))["instructions"] == f"{news} {OFFER}"

@@ -205,9 +205,9 @@ class CallRecord:
         """Add the latency of a turn: all of it, the agent's share and ours."""
         self._add(Kind.TURN, at, dict(seconds))
 
-    def ran(self, at: datetime, tool: str, **fields: Any) -> None:
-        """Add a tool run; arguments and results may be as private as speech."""
-        self._add(Kind.TOOL, at, {"tool": tool, **fields})
+    def ran(self, at: datetime, tool: str, *, run: str, arguments: Mapping[str, Any], result: str) -> None:
+        """Add a tool run; arguments and result may be as private as speech."""
+        self._add(Kind.TOOL, at, {"tool": tool, "run": run, "arguments": dict(arguments), "result": result})
 
     def charge(
         self, at: datetime, item: str, amount: str | None, currency: str | None, **of_what: Any
@@ -291,6 +291,13 @@ class CallRecord:
             text = text if characters is None else text[:characters]
             lines.append(TranscriptLine(body["role"], text, at, body["interrupted"], unheard))
         return lines
+
+    @property
+    def past(self) -> list[tuple[str, str]]:
+        """What a session is to know that goes on with this call: what was said, and what tools answered."""
+        past = [(line.at, str(line.role), line.text) for line in self.transcript]
+        past += [(at, f"function {body['tool']}", body["result"]) for at, body in self._bodies(Kind.TOOL)]
+        return [(who, text) for _, who, text in sorted(past, key=lambda each: each[0])]
 
     @property
     def replies(self) -> list[dict[str, Any]]:

@@ -98,7 +98,7 @@ async def test_what_happens_is_kept_as_it_happens(store: Store) -> None:
     record.raise_status(Status.LIVE)
     record.transcribe(TranscriptLine("callee", "Hello? \0 \ud800", NOW, interrupted=False))
     record.measure(NOW, agent_seconds=0.6, relay_seconds=0.0004)
-    record.ran(NOW, "lookup", arguments={"order": 7}, result="shipped")
+    record.ran(NOW, "lookup", run="t1", arguments={"order": 7}, result="shipped \0")
     record.charge(NOW, "carrier", "0.0085", "USD")
     record.judged(NOW, 1, "ab" * 32, None)
     assert await store.save(record) is Written.KEPT

@@ -56,7 +56,7 @@ def at_most(attempts: int, asked: DialRequest) -> Judge:
 
 async def finish(store: Store, record: CallRecord, ended_at: datetime = NOW) -> None:
     record.transcribe(TranscriptLine("callee", "My name is Ada.", ended_at, interrupted=False))
-    record.ran(ended_at, "lookup", arguments={"name": "Ada"})
+    record.ran(ended_at, "lookup", run="t1", arguments={"name": "Ada"}, result="Ada owes nothing")
     record.ending, record.ended_at = Ending(Blame.NOBODY, Reason.GOODBYE, "Ada said so"), ended_at
     await store.save(record)
 
