@@ -85,6 +85,7 @@ class Line:
         *,
         announcement: Announcement | None = None,
         recording: RecordingPolicy = "off",
+        transfers: Mapping[str, str] = {},
         on_opt_out: Callable[[str], None] = lambda _how: None,
         on_note: Callable[[str, Mapping[str, Any]], None] = lambda _event, _fields: None,
         on_turn: Callable[[float, float, float | None], None] = lambda _agent, _relay, _wait: None,
@@ -93,6 +94,7 @@ class Line:
         self.order = order
         self.plea = plea  # what the gate is asked for the newest attempt
         self.announcement = announcement  # the disclosure, where the carrier speaks it
+        self.transfers = transfers  # the numbers of those whom the call may be handed over to, by name
         self.recording: RecordingPolicy = "call" if record.record else recording
         self.tape: Recording | None = None  # of this stream, once it has begun
         self.disclosed = trio.Event()  # the callee knows who calls, and that it is a machine
@@ -250,9 +252,7 @@ class Line:
         if status in UNCONNECTED:
             return UNCONNECTED[status]
         if self.call is None and not self.document_fetched:
-            return Ending(
-                Blame.CARRIER, Reason.NO_STREAM, "the call was over before its document was fetched"
-            )
+            return Ending(Blame.CARRIER, Reason.NO_STREAM, "it was over before its document was fetched")
         return Ending(Blame.CALLEE, Reason.HUNG_UP, "completed")
 
     def answered(self, at: datetime | None = None) -> None:

@@ -245,7 +245,8 @@ class Office:
         line = Line(
             *(record, order, plea, terms, toolbox, self._clock),
             announcement=said_first,
-            recording=agent.profile.recording,
+            recording=profile.recording,
+            transfers=profile.transfers,
         )
         line.noted(SCRIPT, _script(agent, session, said_first))
         return line

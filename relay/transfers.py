@@ -61,6 +61,7 @@ class Transfers:
             if record.attempt >= attempt:
                 return None  # it has come back already: the carrier asks again
             news = {"attempt": attempt, "to": being_transferred(record), "outcome": told.outcome.value}
+            news |= {"seconds": told.talked_seconds} if told.talked_seconds else {}
             if ending is None and await self._adopt(call_id, attempt, news):
                 return None
             ending = ending or _failed(told)

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from relay.costs import Usage
 from relay.line import RECORDING_STARTED, Line
+from relay.parting import TRANSFER
 from relay.store import CallRecord
 
 
@@ -16,13 +17,20 @@ def usage_of(line: Line) -> Usage:
     """All of it, of a call that has ended."""
     record, call = line.record, line.call
     answered_seconds = record.duration_seconds
+    put_through = [
+        (line.transfers.get(event["to"], ""), float(event["seconds"]))
+        for event in record.events
+        if event["event"] == TRANSFER and "seconds" in event
+    ]
+    without_us_seconds = sum(seconds for _, seconds in put_through)
     return Usage(
         to=record.to,
         answered_seconds=answered_seconds,
-        streamed_seconds=answered_seconds if line.stream is not None else 0.0,
+        streamed_seconds=max(0.0, answered_seconds - without_us_seconds) if line.stream is not None else 0.0,
         recorded_seconds=answered_seconds if record.record else _recorded_seconds(record),
         agent_seconds=0.0 if call is None else call.agent_seconds,
         is_machine_detected=record.machine_detection != "off",
+        put_through=tuple(put_through),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,16 @@ def test_a_minute_that_was_begun_is_paid_and_a_session_by_the_second() -> None:
 
 def test_a_call_that_nobody_answered_costs_nothing() -> None:
     assert amounts(NOTHING) == {}
+
+
+def test_another_leg_is_paid_by_its_own_number() -> None:
+    put_through = (("+12025550111", 61.0), ("+442079460000", 10.0), ("+12025550112", 0.0))
+    voice = [
+        (charge.seconds, charge.amount)
+        for charge in charges(replace(TALK, put_through=put_through), shipped_prices())
+        if charge.item == "twilio-voice"
+    ]
+    assert voice == [(61.0, "0.0280"), (61.0, "0.0280"), (10.0, None)]
 
 
 def test_a_number_without_a_price_is_said_to_have_none() -> None:

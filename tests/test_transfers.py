@@ -61,7 +61,9 @@ async def dial_is_over(
     desk: Desk, call_id: str, outcome: DialOutcome, attempt: int = 1, *, is_over: bool = False
 ) -> Document | None:
     """Twilio's word of the dial, and of the call too; what follows."""
-    return await desk.board.transfers.over(call_id, attempt, DialCallback(SID, outcome, is_over))
+    talked_seconds = 61 if outcome.is_answered else None
+    told = DialCallback(SID, outcome, is_over, talked_seconds)
+    return await desk.board.transfers.over(call_id, attempt, told)
 
 
 async def talking(desk: Desk) -> tuple[Line, Far, Far]:
@@ -138,6 +140,10 @@ async def test_while_two_people_talk_the_call_lasts_for_as_long_as_its_limit(
         assert line.record.summary()["status"] == "live"
         record = await have_talked(desk, line)
         assert record.duration_seconds >= 400
+        costs = [(cost["item"], cost["seconds"]) for cost in record.as_json()["costs"]]
+        assert ("twilio-voice", 61.0) in costs  # the other leg, by Twilio's word
+        assert ("twilio-voice", record.duration_seconds) in costs
+        assert ("twilio-media-stream", round(record.duration_seconds - 61, 3)) in costs
 
 
 async def test_a_person_who_speaks_over_it_is_not_handed_over(autojump_clock: MockClock) -> None:
@@ -358,7 +364,8 @@ async def test_the_owner_hears_from_another_node_that_somebody_has_taken_over(
         follows = await dial_is_over(pair.second, call_id, DialOutcome.COMPLETED)
         assert follows is Document.HANG_UP
         await pair.first.reconciler.grant_wishes()
-        await pair.only_record(call_id, Blame.NOBODY, Reason.TRANSFERRED)
+        record = await pair.only_record(call_id, Blame.NOBODY, Reason.TRANSFERRED)
+        assert 61.0 in [cost["seconds"] for cost in record.as_json()["costs"]]
 
 
 async def test_two_people_talk_on_when_the_node_dies_that_put_them_through(

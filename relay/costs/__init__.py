@@ -82,6 +82,7 @@ class Usage:
     recorded_seconds: float
     agent_seconds: float  # that sockets to the agent were open
     is_machine_detected: bool
+    put_through: tuple[tuple[str, float], ...] = ()  # the numbers of other legs, and for how long each was up
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +100,18 @@ class Charge:
 def charges(usage: Usage, prices: Prices) -> list[Charge]:
     """What a call has cost; nothing of what it has not used."""
     used: dict[Item, float] = {
-        "twilio-voice": usage.answered_seconds,
         "twilio-media-stream": usage.streamed_seconds,
         "twilio-machine-detection": usage.answered_seconds if usage.is_machine_detected else 0.0,
         "twilio-recording": usage.recorded_seconds,
         "assemblyai-session": usage.agent_seconds,
     }
+    legs = ((usage.to, usage.answered_seconds), *usage.put_through)
+    all_of_it: list[tuple[Item, str, float]] = [("twilio-voice", *leg) for leg in legs]
+    all_of_it += [(item, usage.to, seconds) for item, seconds in used.items()]
     return [
-        _charge(item, seconds, _price_of(item, usage.to, prices)) for item, seconds in used.items() if seconds
+        _charge(item, seconds, _price_of(item, number, prices))
+        for item, number, seconds in all_of_it
+        if seconds
     ]
 
 

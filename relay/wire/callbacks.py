@@ -113,11 +113,15 @@ class DialOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DialCallback:
-    """A `<Dial>` is over; `is_over`: the call itself is, so that nothing can follow."""
+    """A `<Dial>` is over; `is_over`: the call itself is, so that nothing can follow.
+
+    `talked_seconds` are the other leg's, where somebody has answered it.
+    """
 
     call_sid: str
     outcome: DialOutcome
     is_over: bool
+    talked_seconds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +241,8 @@ def read_dial(form: Form) -> DialCallback:
     fields = _Fields(form)
     status = fields.text("CallStatus")
     is_over = status in {each.value for each in CarrierStatus if each.is_terminal}
-    return DialCallback(read_call_sid(form), DialOutcome(fields.required("DialCallStatus")), is_over)
+    outcome, talked_seconds = fields.required("DialCallStatus"), fields.number("DialCallDuration")
+    return DialCallback(read_call_sid(form), DialOutcome(outcome), is_over, talked_seconds)
 
 
 def read_callee(form: Form) -> str:

@@ -49,6 +49,9 @@ async def test_somebody_answers_and_the_agent_is_billed_no_further(tmp_path: Pat
     (bridged,) = performance.ledger.select("phone", "noted", "bridged")
     assert ended.at < bridged.at
     assert DESK not in str(performance.record)
+    legs = [cost for cost in performance.record["costs"] if cost["item"] == "twilio-voice"]
+    assert [leg["amount"] for leg in legs] == ["0.0140", "0.0140"]
+    assert legs[1]["seconds"] == 1.0
     assert performance.record["carrier_confirmed_at"]
 
 

@@ -119,6 +119,7 @@ def test_a_dial_tells_what_became_of_it(said: str, outcome: DialOutcome, is_answ
     assert told == DialCallback("CA" + "1" * 32, outcome, is_over=False)
     assert told.outcome.is_answered is is_answered
     assert read_dial([*form[:1], ("CallStatus", "completed"), *form[2:]]).is_over
+    assert read_dial([*form, ("DialCallDuration", "61")]).talked_seconds == 61
 
 
 def test_only_machines_are_machines() -> None:
