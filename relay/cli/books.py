@@ -5,17 +5,16 @@ Knows the answers of the operator's API and what a book looks like as CSV; the s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from cyclopts import App
 
 from relay.cli.batches import count_lines, send_lines
 from relay.cli.client import ask, open_client
-from relay.cli.terminal import DONE, JSON, print_json, print_table
-
-PAGE_ENTRIES = 1000  # the most that the service gives in one answer
+from relay.cli.terminal import DONE, JSON, print_json, print_table, tell
 
 appointments = App(name="appointments", help="The times that agents may book.")
 accounts = App(name="accounts", help="What agents may tell people of their accounts.")
@@ -34,15 +33,11 @@ def import_appointments(file: Path, *, calendar: str, json: JSON = False) -> int
         As a profile's scope names it; without a scope it has the agent's name.
     """
     from relay.store.book_csv import read_slots
-    from relay.store.csv_lines import CsvError
 
-    lines = count_lines(file, lambda text: read_slots(text, calendar), CsvError)
-    with open_client() as client:
-        counts = send_lines(client, "/v1/appointments/import", file, lines, {"calendar": calendar})
-    if json:
-        print_json(counts)
-    else:
-        print(f"{counts['added']} added, {counts['known']} known already")
+    counts = _import(
+        "/v1/appointments/import", file, partial(read_slots, calendar=calendar), calendar=calendar
+    )
+    tell(counts, f"{counts['added']} added, {counts['known']} known already", as_json=json)
     return DONE
 
 
@@ -56,19 +51,15 @@ def list_appointments(*, calendar: str | None = None, json: JSON = False) -> int
         Without it those of all.
     """
     query = {} if calendar is None else {"calendar": calendar}
-    return _show(
-        _pages("/v1/appointments", query), ("calendar", "starts_at", "note", "confirmation", "number"), json
-    )
+    columns = ("calendar", "starts_at", "note", "confirmation", "number")
+    return _show("/v1/appointments", query, columns, as_json=json)
 
 
 @appointments.command(name="release")
 def release_appointment(confirmation: str, *, json: JSON = False) -> int:
     """Free the time of a confirmation number again."""
     slot = ask("DELETE", f"/v1/appointments/{confirmation}")
-    if json:
-        print_json(slot)
-    else:
-        print(f"{slot['starts_at']}  free again")
+    tell(slot, f"{slot['starts_at']}  free again", as_json=json)
     return DONE
 
 
@@ -84,15 +75,9 @@ def import_accounts(file: Path, *, book: str, json: JSON = False) -> int:
         As a profile's scope names it; without a scope it has the agent's name.
     """
     from relay.store.book_csv import read_accounts
-    from relay.store.csv_lines import CsvError
 
-    lines = count_lines(file, lambda text: read_accounts(text, book), CsvError)
-    with open_client() as client:
-        counts = send_lines(client, "/v1/accounts/import", file, lines, {"book": book})
-    if json:
-        print_json(counts)
-    else:
-        print(f"{counts['kept']} kept")
+    counts = _import("/v1/accounts/import", file, partial(read_accounts, book=book), book=book)
+    tell(counts, f"{counts['kept']} kept", as_json=json)
     return DONE
 
 
@@ -106,17 +91,14 @@ def list_accounts(*, book: str | None = None, json: JSON = False) -> int:
         Without it those of all.
     """
     query = {} if book is None else {"book": book}
-    return _show(_pages("/v1/accounts", query), ("book", "id", "number", "fields"), json)
+    return _show("/v1/accounts", query, ("book", "id", "number", "fields"), as_json=json)
 
 
 @accounts.command(name="remove")
 def remove_account(id: str, *, book: str, json: JSON = False) -> int:
     """Take an account out."""
     gone = ask("DELETE", "/v1/accounts", params={"book": book, "id": id})
-    if json:
-        print_json(gone)
-    else:
-        print(f"{id}  removed")
+    tell(gone, f"{id}  removed", as_json=json)
     return DONE
 
 
@@ -129,8 +111,8 @@ def list_callbacks(*, every: bool = False, json: JSON = False) -> int:
     every
         Those too that somebody has seen to.
     """
-    found = _pages("/v1/callbacks", {"all": "true"} if every else {})
-    return _show(found, ("id", "at", "number", "agent", "note", "done_by"), json)
+    query = {"all": "true"} if every else {}
+    return _show("/v1/callbacks", query, ("id", "at", "number", "agent", "note", "done_by"), as_json=json)
 
 
 @callbacks.command(name="done")
@@ -143,25 +125,25 @@ def settle_callback(id: str, *, who: str | None = None, json: JSON = False) -> i
         Who has.
     """
     wish = ask("POST", f"/v1/callbacks/{id}/done", params={} if who is None else {"who": who})
-    if json:
-        print_json(wish)
-    else:
-        print(f"{id}  done by {wish['done_by']}")
+    tell(wish, f"{id}  done by {wish['done_by']}", as_json=json)
     return DONE
 
 
-def _pages(path: str, query: dict[str, str]) -> Iterator[dict[str, Any]]:
-    after: int | None = 0
+def _import(
+    path: str, file: Path, read: Callable[[TextIO], Iterator[object]], **query: str
+) -> dict[str, int]:
+    from relay.store.csv_lines import CsvError
+
+    lines = count_lines(file, read, CsvError)
     with open_client() as client:
-        while after is not None:
-            page = client.ask("GET", path, params={**query, "after": str(after), "limit": str(PAGE_ENTRIES)})
-            yield from page["entries"]
-            after = page["next"]
+        return send_lines(client, path, file, lines, query)
 
 
-def _show(entries: Iterator[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -> int:
+def _show(path: str, query: dict[str, str], columns: tuple[str, ...], *, as_json: bool) -> int:
+    with open_client() as client:
+        entries = [entry for page in client.pages(path, **query) for entry in page]
     if as_json:
-        print_json(list(entries))
+        print_json(entries)
         return DONE
     print_table(columns, ([_said(entry[name]) for name in columns] for entry in entries))
     return DONE

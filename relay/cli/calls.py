@@ -12,7 +12,17 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from relay.cli.client import ask, open_client
-from relay.cli.terminal import DONE, FAILED, JSON, USAGE, CommandFailed, complain, print_json, print_table
+from relay.cli.terminal import (
+    DONE,
+    FAILED,
+    JSON,
+    USAGE,
+    CommandFailed,
+    complain,
+    print_json,
+    print_table,
+    tell,
+)
 
 Purpose = Literal["informational", "collections", "telemarketing"]
 
@@ -67,10 +77,7 @@ def call(
     given = {"purpose": purpose, "state": state, "zone": zone, "machine_detection": machine_detection}
     body |= {name: value for name, value in given.items() if value is not None}
     placed = ask("POST", "/v1/calls", json=body)
-    if json:
-        print_json(placed)
-    else:
-        print(f"{placed['id']}  {placed['status']}  {placed['sid'] or '-'}")
+    tell(placed, f"{placed['id']}  {placed['status']}  {placed['sid'] or '-'}", as_json=json)
     return DONE
 
 

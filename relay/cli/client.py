@@ -15,6 +15,7 @@ import orjson
 from relay.cli.terminal import CommandFailed
 from relay.settings import load_api_token, load_settings
 
+PAGE_ENTRIES = 1000  # the most that the service gives in one answer
 REQUEST_SECONDS = 30.0  # of one request; placing a call waits 10 s for the carrier at most
 # What the service cannot know that a person at a terminal may do next; 403 is the gate's.
 _REMEDIES = {
@@ -48,6 +49,14 @@ class Client:
         refusal = content.get("error", {}) if isinstance(content, dict) else {}
         code, message = refusal.get("code", answer.status_code), refusal.get("message", "no reason given")
         raise CommandFailed(f"{code}: {message}{_REMEDIES.get(answer.status_code, '')}")
+
+    def pages(self, path: str, **query: str) -> Iterator[list[dict[str, Any]]]:
+        """The entries of a list, page by page."""
+        after: int | None = 0
+        while after is not None:
+            page = self.ask("GET", path, params={**query, "after": after, "limit": PAGE_ENTRIES})
+            yield page["entries"]
+            after = page["next"]
 
     def _read(self, content: bytes, status: int = 200) -> Any:
         try:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, TextIO
 from urllib.parse import quote
 
 import orjson
@@ -18,10 +17,9 @@ from cyclopts import App, Parameter
 
 from relay.cli.batches import count_lines, send_lines
 from relay.cli.client import Client, ask, open_client
-from relay.cli.terminal import DONE, JSON, USAGE, CommandFailed, complain, print_json
+from relay.cli.terminal import DONE, JSON, USAGE, CommandFailed, complain, tell
 
 OWN_LIST = "own"
-PAGE_ENTRIES = 1000  # the most that the service gives in one answer
 
 dnc = App(name="dnc", help="The numbers that are never called.")
 
@@ -49,7 +47,7 @@ def add_number(
         Who adds it.
     """
     entry = ask("POST", "/v1/dnc", json=_given(number=number, source=source, note=note, who=who))
-    _tell(entry, f"{number}  listed since {entry['at']}", as_json=json)
+    tell(entry, f"{number}  listed since {entry['at']}", as_json=json)
     return DONE
 
 
@@ -67,7 +65,7 @@ def remove_number(number: str, *, why: str, who: str | None = None, json: JSON =
         Who removes it.
     """
     entry = ask("DELETE", f"/v1/dnc/{quote(number, safe='+')}", params=_given(why=why, who=who))
-    _tell(entry, f"{number}  removed", as_json=json)
+    tell(entry, f"{number}  removed", as_json=json)
     return DONE
 
 
@@ -76,7 +74,7 @@ def check_number(number: str, *, json: JSON = False) -> int:
     """Whether a number is listed, since when and why."""
     found = ask("GET", "/v1/dnc", params={"number": number})
     since = f"listed since {found['since']} ({found['source']}; lists: {', '.join(found['lists'])})"
-    _tell(found, f"{number}  {since if found['listed'] else 'not listed'}", as_json=json)
+    tell(found, f"{number}  {since if found['listed'] else 'not listed'}", as_json=json)
     return DONE
 
 
@@ -116,7 +114,7 @@ def import_list(
     dated = {"as_of": as_of.isoformat()} if as_of is not None else {}
     with open_client() as client:
         counts = send_lines(client, "/v1/dnc/import", file, lines, query, at_last=dated)
-    _tell(counts, f"{counts['added']} added, {counts['removed']} removed", as_json=json)
+    tell(counts, f"{counts['added']} added, {counts['removed']} removed", as_json=json)
     return DONE
 
 
@@ -152,31 +150,16 @@ def export_list(*, output: Path | None = None, json: JSON = False) -> int:
 
 def _export(client: Client, out: TextIO, *, as_json: bool) -> None:
     if as_json:
-        entries = [entry for page in _pages(client) for entry in page]
+        entries = [entry for page in client.pages("/v1/dnc") for entry in page]
         out.write(orjson.dumps(entries, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode())
         return
     from relay.store.list_csv import COLUMNS
 
     lines = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     lines.writeheader()
-    for page in _pages(client):
+    for page in client.pages("/v1/dnc"):
         lines.writerows(page)
-
-
-def _pages(client: Client) -> Iterator[list[dict[str, Any]]]:
-    after: int | None = 0
-    while after is not None:
-        page = client.ask("GET", "/v1/dnc", params={"after": after, "limit": PAGE_ENTRIES})
-        yield page["entries"]
-        after = page["next"]
 
 
 def _given(**fields: str | None) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value is not None}
-
-
-def _tell(answer: Any, text: str, *, as_json: bool) -> None:
-    if as_json:
-        print_json(answer)
-    else:
-        print(text)

@@ -36,6 +36,14 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     Console().print(table)
 
 
+def tell(answer: Any, text: str, *, as_json: bool) -> None:
+    """What the service answered: all of it for a script, in a sentence for a person."""
+    if as_json:
+        print_json(answer)
+    else:
+        print(text)
+
+
 def complain(text: str) -> None:
     """Why a command did not do what was asked, on stderr."""
     sys.stderr.write(f"relay: {text}\n")
