@@ -18,6 +18,7 @@ from werkzeug.exceptions import HTTPException
 from relay import __version__
 from relay.shapes import all_that_is_wrong
 from relay.store import StoreError
+from relay.store.csv_lines import CsvError
 from relay.web.answers import error
 from relay.web.client_address import client_address
 
@@ -60,6 +61,10 @@ def create_app(*blueprints: Routes, proxies: Collection[str] = ()) -> QuartTrio:
         wrong = problem.validation_error
         told = all_that_is_wrong(wrong, "body") if isinstance(wrong, ValidationError) else [str(wrong)]
         return error(422, "bad-value", "; ".join(told))
+
+    @app.errorhandler(CsvError)
+    async def bad_csv(problem: CsvError) -> ResponseReturnValue:
+        return error(422, "bad-csv", str(problem))
 
     @app.errorhandler(StoreError)
     async def no_store(problem: StoreError) -> ResponseReturnValue:

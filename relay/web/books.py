@@ -5,37 +5,28 @@ Knows Quart and the shape of requests; nothing here dials.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator
-from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from functools import partial
+from typing import Annotated, Any
 
-import trio
-from pydantic import Field, StringConstraints
-from quart import Blueprint, jsonify, request
+from pydantic import StringConstraints
+from quart import Blueprint, jsonify
 from quart.typing import ResponseReturnValue
 from quart_schema import security_scheme, validate_querystring
 
 from relay.store import Books
 from relay.store.book_csv import Name, read_accounts, read_slots
-from relay.store.csv_lines import CsvError
 from relay.store.list_csv import PRINTED
 from relay.web.answers import error
 from relay.web.bearer import bearer_only
-from relay.web.numbers import IMPORT_LINES, OPERATOR, PAGE_ENTRIES, Body
+from relay.web.bodies import OPERATOR, Body, Clock, Page, read_csv
 
-Clock = Callable[[], datetime]
 Id = Annotated[str, StringConstraints(pattern=PRINTED, max_length=64)]
 
-_Read = TypeVar("_Read")
 
-
-class SlotsQuery(Body):
+class SlotsQuery(Page):
     """Which page of the appointments; of one calendar, or of all."""
 
     calendar: str | None = None
-    after: int = Field(default=0, ge=0, description="the `next` of the page before")
-    limit: int = Field(default=PAGE_ENTRIES, ge=1, le=PAGE_ENTRIES)
 
 
 class SlotsImportQuery(Body):
@@ -44,12 +35,10 @@ class SlotsImportQuery(Body):
     calendar: Name
 
 
-class AccountsQuery(Body):
+class AccountsQuery(Page):
     """Which page of the accounts; of one book, or of all."""
 
     book: str | None = None
-    after: int = Field(default=0, ge=0, description="the `next` of the page before")
-    limit: int = Field(default=PAGE_ENTRIES, ge=1, le=PAGE_ENTRIES)
 
 
 class AccountsImportQuery(Body):
@@ -65,12 +54,10 @@ class AccountQuery(Body):
     id: Id
 
 
-class CallbacksQuery(Body):
+class CallbacksQuery(Page):
     """Which page of the wishes; those that somebody has seen to only with `all`."""
 
     all: bool = False
-    after: int = Field(default=0, ge=0, description="the `next` of the page before")
-    limit: int = Field(default=PAGE_ENTRIES, ge=1, le=PAGE_ENTRIES)
 
 
 class DoneQuery(Body):
@@ -101,9 +88,7 @@ def _add_appointment_routes(routes: Blueprint, books: Books) -> None:
     @validate_querystring(SlotsImportQuery)
     async def open_slots(query_args: SlotsImportQuery) -> ResponseReturnValue:
         """Add the times of a CSV, all or none; those that are there already stay as they are."""
-        wanted = await _read_csv(lambda text: read_slots(text, query_args.calendar))
-        if isinstance(wanted, str):
-            return error(422, "bad-csv", wanted)
+        wanted = await read_csv(partial(read_slots, calendar=query_args.calendar))
         added = await books.open_slots(wanted)
         return jsonify({"added": added, "known": len(wanted) - added}), 201
 
@@ -130,9 +115,7 @@ def _add_account_routes(routes: Blueprint, books: Books) -> None:
     @validate_querystring(AccountsImportQuery)
     async def keep(query_args: AccountsImportQuery) -> ResponseReturnValue:
         """Add the accounts of a CSV, all or none; one that is there already, by its id, is replaced."""
-        wanted = await _read_csv(lambda text: read_accounts(text, query_args.book))
-        if isinstance(wanted, str):
-            return error(422, "bad-csv", wanted)
+        wanted = await read_csv(partial(read_accounts, book=query_args.book))
         await books.keep_accounts(wanted)
         return jsonify({"kept": len(wanted)}), 201
 
@@ -166,22 +149,6 @@ def _add_callback_routes(routes: Blueprint, books: Books, clock: Clock) -> None:
         return jsonify(wish.as_json())
 
 
-def _page(found: list[Any], query: SlotsQuery | AccountsQuery | CallbacksQuery) -> ResponseReturnValue:
+def _page(found: list[Any], query: Page) -> ResponseReturnValue:
     after = found[-1].position if len(found) == query.limit else None
     return jsonify({"entries": [each.as_json() for each in found], "next": after})
-
-
-async def _read_csv(read: Callable[[io.StringIO], Iterator[_Read]]) -> list[_Read] | str:
-    """What the lines of the body say, or what is wrong with them."""
-    body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
-    try:
-        text = io.StringIO(body.decode(), newline="")
-        # In a thread: a thousand lines take as long as the sound of all calls may wait at most.
-        found: list[_Read] = await trio.to_thread.run_sync(list, read(text))
-    except UnicodeDecodeError:
-        return "the body must be UTF-8"
-    except CsvError as problem:
-        return str(problem)
-    if len(found) > IMPORT_LINES:
-        return f"at most {IMPORT_LINES} lines in one request, here are {len(found)}"
-    return found

@@ -5,14 +5,12 @@ Knows Quart and the shape of requests; what a number may be rung for is the gate
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
+from functools import partial
 from typing import Annotated, Any
 
 import orjson
-import trio
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, Field, StringConstraints
 from quart import Blueprint, Response, jsonify, request
 from quart.typing import ResponseReturnValue
 from quart_schema import security_scheme, validate_querystring, validate_request
@@ -21,7 +19,6 @@ from relay.compliance import OWN_LIST, Consent, ConsentForm, Purpose, Revocation
 from relay.compliance.numbers import is_e164
 from relay.recordings import NO_RECORDINGS, Recordings
 from relay.store import Store
-from relay.store.csv_lines import CsvError
 from relay.store.ledger import ListEntry, Listing
 from relay.store.list_csv import (
     PRINTED,
@@ -35,20 +32,11 @@ from relay.store.list_csv import (
 )
 from relay.web.answers import error
 from relay.web.bearer import bearer_only
+from relay.web.bodies import OPERATOR, Body, Clock, Page, read_csv
 
-OPERATOR = "operator"  # who did it, when nobody is named: whoever holds the token
-IMPORT_LINES = 1000  # in one request: one transaction; more are sent as more requests
-PAGE_ENTRIES = 1000  # of an export at most: writing one down takes some 5 ms, in which no sound moves
 CLOCK_SKEW = timedelta(minutes=5)  # how far ahead of ours the clock of whoever reports an event may be
 
-Clock = Callable[[], datetime]
 Who = Annotated[str, StringConstraints(pattern=PRINTED, max_length=100)]
-
-
-class Body(BaseModel):
-    """A JSON object without fields that nobody knows."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class ListBody(Body):
@@ -60,12 +48,10 @@ class ListBody(Body):
     who: Who = OPERATOR
 
 
-class PageQuery(Body):
+class PageQuery(Page):
     """Which page of the export; or one number, and then not a page but its standing."""
 
     number: str | None = None
-    after: int = Field(default=0, ge=0, description="the `next` of the page before")
-    limit: int = Field(default=PAGE_ENTRIES, ge=1, le=PAGE_ENTRIES)
 
 
 class RemoveQuery(Body):
@@ -192,20 +178,7 @@ def _add_list_routes(routes: Blueprint, store: Store, clock: Clock) -> None:
                 422, "bad-value", "as_of: our own list is no copy; name an imported one with list=US-TX"
             )
         given = Given(query_args.source, query_args.who, clock(), query_args.list)
-        try:
-            body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
-            text = body.decode()
-            # In a thread: a thousand lines take as long as the sound of all calls may wait at most.
-            lines = read_list(io.StringIO(text, newline=""), given)
-            entries: list[ListEntry] = await trio.to_thread.run_sync(list, lines)
-        except UnicodeDecodeError:
-            return error(422, "bad-csv", "the body must be UTF-8")
-        except CsvError as problem:
-            return error(422, "bad-csv", str(problem))
-        if len(entries) > IMPORT_LINES:
-            return error(
-                422, "bad-csv", f"at most {IMPORT_LINES} lines in one request, here are {len(entries)}"
-            )
+        entries = await read_csv(partial(read_list, given=given))
         await store.suppress(entries)
         if query_args.as_of is not None:
             await store.renew_list(query_args.list, query_args.as_of)

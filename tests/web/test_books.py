@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from relay.store import Callback, Store
+from relay.web.bodies import IMPORT_LINES
 from relay.web.books import book_routes
-from relay.web.numbers import IMPORT_LINES
 from tests.web.api import KNOWN, NOW, NUMBER, ApiClient, ask, client_of, refusal
 
 SLOTS = "starts_at,note\n2026-03-10T10:00:00-04:00,Doctor Lee\n2026-03-10T11:00:00-04:00,\n"

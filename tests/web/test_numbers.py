@@ -18,7 +18,8 @@ from relay.store.csv_lines import CsvError
 from relay.store.ledger import ListEntry, Listing, WishKind
 from relay.store.list_csv import Given, read_list, write_list
 from relay.store.records import stamp
-from relay.web.numbers import IMPORT_LINES, numbers_routes
+from relay.web.bodies import IMPORT_LINES
+from relay.web.numbers import numbers_routes
 from tests.store.conftest import a_call
 from tests.web.api import BEARER, KNOWN, NOW, NUMBER, OTHER, ApiClient, ask, client_of, refusal
 
