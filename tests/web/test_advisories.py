@@ -9,6 +9,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -27,10 +28,12 @@ from relay.store import Status
 from relay.web import phone_stream
 from relay.web.app import BODY_BYTES, create_app
 from relay.web.bearer import GUESS_RATE
+from relay.web.books import book_routes
 from relay.web.edge import Limits, serve
 from relay.web.evidence import evidence_routes
 from relay.web.explain import explain_routes
 from relay.web.health import health_routes
+from relay.web.metrics import metrics_routes
 from relay.web.numbers import numbers_routes
 from relay.web.operator import operator_routes
 from relay.web.phone_stream import stream_routes
@@ -46,7 +49,8 @@ ACCOUNT: Final = "AC" + "0" * 32
 TRUST: Final = Trust(PUBLIC, ACCOUNT, (SECRET,), KNOWN)
 STREAM_ADDRESS: Final = "wss://relay.test/twilio-stream"
 PRODUCTION: Final = Limits()
-OPEN: Final = {"/livez", "/readyz", "/openapi.json"}  # to whoever reaches the port
+OPEN: Final = {"/livez", "/readyz", "/openapi.json", "/metrics"}  # to whoever reaches the port
+REFERENCE: Final = Path(__file__).parents[2] / "docs" / "http.md"  # of all routes that a running service has
 POLICY_VIOLATION: Final = 1008
 PATIENCE_SECONDS: Final = 5  # for what should take no time
 
@@ -118,8 +122,10 @@ async def open_site(trust: Trust = TRUST, limits: Limits = PRODUCTION) -> AsyncI
                 webhook_routes(board, trust),
                 stream_routes(board, trust),
                 health_routes(board),
+                metrics_routes(desk.metrics),
                 operator_routes(board, store, key, max_call_seconds=600),
                 numbers_routes(store, key, clock=virtual_now),
+                book_routes(store.books, key, clock=virtual_now),
                 evidence_routes(store, key),
                 explain_routes(
                     store,
@@ -171,6 +177,9 @@ async def wait_until(holds: Callable[[], bool]) -> None:
 async def test_every_route_there_is_refuses_who_has_neither_signature_nor_token() -> None:
     async with open_site() as site:
         answers: dict[str, int] = {}
+        documented = set(re.findall(r"^### [A-Z]+ (/\S+)", REFERENCE.read_text("utf-8"), re.MULTILINE))
+        there = {re.sub(r"<(\w+)>", r"{\1}", rule.rule) for rule in site.app.url_map.iter_rules()}
+        assert documented <= there
         for rule in site.app.url_map.iter_rules():
             path = re.sub(r"<[^>]+>", "x", rule.rule)
             if rule.websocket:
