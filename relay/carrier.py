@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 from relay.compliance import Permit
 from relay.compliance import Refused as Forbidden
 from relay.outcomes import Refusal
-from relay.wire.callbacks import AnsweredBy, CarrierStatus
+from relay.wire.callbacks import CarrierStatus
 
 MachineDetection = Literal["off", "enable", "detect-message-end"]
 
@@ -37,10 +37,9 @@ class DialOrder:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Twilio took the order; it dials after `queue_seconds` by its own estimate."""
+    """Twilio took the order."""
 
     sid: str
-    queue_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +99,6 @@ class CarrierCall:
     status: CarrierStatus
     to: str
     created_at: datetime | None = None
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
-    duration_seconds: int | None = None
-    answered_by: AnsweredBy | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ from relay.rest import (
     unreached,
     whole_number,
 )
-from relay.wire.callbacks import AnsweredBy, CarrierStatus, read_sid
+from relay.wire.callbacks import CarrierStatus, read_sid
 from relay.wire.carrier_errors import explain
 
 TWILIO_API_URL = "https://api.twilio.com"
@@ -176,7 +176,7 @@ class Dialer:
             sid = read_sid("CA", created.sid or "")
         except WireError as error:
             raise NoAnswer("Twilio's answer does not name the call") from error
-        return Placed(sid, queue_seconds=(whole_number(created.queue_time) or 0) / 1000)
+        return Placed(sid)
 
     async def hang_up(self, sid: str) -> HangUp:
         """End a call, whether queued, ringing or in progress; 404 or 21220: it is over."""
@@ -300,10 +300,6 @@ def _read_call(found: Any) -> CarrierCall:
         status=CarrierStatus(found.status),
         to=found.to or "",
         created_at=found.date_created,
-        started_at=found.start_time,
-        ended_at=found.end_time,
-        duration_seconds=whole_number(found.duration),
-        answered_by=None if found.answered_by is None else AnsweredBy(found.answered_by),
     )
 
 
