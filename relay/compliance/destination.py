@@ -12,7 +12,7 @@ from phonenumbers import PhoneNumberType
 
 from relay.compliance.case import DialRequest, Facts, Purpose
 from relay.compliance.judgement import Case, judge
-from relay.compliance.numbers import Location
+from relay.compliance.numbers import RINGABLE, Location, parse
 from relay.compliance.rulebook import Rulebook
 from relay.compliance.rules import Countries
 from relay.compliance.verdict import Outcome
@@ -20,28 +20,14 @@ from relay.outcomes import Refusal
 
 # Beside what may be rung: whom a call is handed over to often has a number that is free for its callers. One
 # that costs them more than a call is refused, and so is what does not say where it rings.
-_KINDS = frozenset(
-    {
-        PhoneNumberType.FIXED_LINE,
-        PhoneNumberType.MOBILE,
-        PhoneNumberType.FIXED_LINE_OR_MOBILE,
-        PhoneNumberType.VOIP,
-        PhoneNumberType.TOLL_FREE,
-        PhoneNumberType.UAN,
-    }
-)
+_KINDS = RINGABLE | {PhoneNumberType.TOLL_FREE, PhoneNumberType.UAN}
 
 
 def judge_destination(number: str, purpose: Purpose, rulebook: Rulebook, now: datetime) -> Refusal | None:
     """Why nobody may be put through to this number; None: they may."""
-    try:
-        parsed = phonenumbers.parse(number)
-    except phonenumbers.NumberParseException:
-        return Refusal("number-invalid", "The number belongs to no country's numbering plan.")
-    if not phonenumbers.is_valid_number(parsed):
-        return Refusal("number-invalid", "No such number exists in its country's numbering plan.")
-    if phonenumbers.number_type(parsed) not in _KINDS:
-        return Refusal("number-kind", "Nobody is put through to a number of this kind.")
+    parsed = parse(number, _KINDS)
+    if isinstance(parsed, Refusal):
+        return parsed
     country = phonenumbers.region_code_for_number(parsed) or ""
     request = DialRequest("", 0, number, number, purpose, "")
     case = Case(request, Facts(number), Location((country,), ()), rulebook, now, now)

@@ -6,7 +6,7 @@ Knows no purpose and no rule; the numbering plan comes from `phonenumbers`, the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
@@ -22,7 +22,7 @@ _STATE = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}")
 
 # An allow-list: toll-free, premium, shared-cost, paging, voicemail, personal (+1 5xx) and corporate numbers
 # cost somebody money or do not say where they ring. Emergency and other short numbers have no E.164 form.
-_RINGABLE = frozenset(
+RINGABLE = frozenset(
     {
         PhoneNumberType.FIXED_LINE,
         PhoneNumberType.MOBILE,
@@ -47,7 +47,7 @@ def locate(to: str, state: str | None, zone: str | None, places: Mapping[str, Pl
     country. Its zones are those that the numbering plan names and all those of its state. An address adds, it
     never replaces: people carry their numbers across borders.
     """
-    number = _ringable(to)
+    number = parse(to, RINGABLE)
     if isinstance(number, Refusal):
         return number
     if state is not None and not _STATE.fullmatch(state):
@@ -78,7 +78,8 @@ def is_e164(text: str) -> bool:
     return _E164.fullmatch(text) is not None
 
 
-def _ringable(to: str) -> PhoneNumber | Refusal:
+def parse(to: str, kinds: Collection[int]) -> PhoneNumber | Refusal:
+    """A number that exists and is of one of these kinds, or why it is not dialled."""
     if not is_e164(to):
         return Refusal("number-invalid", "The number is not in E.164 form: a plus sign, then 7 to 15 digits.")
     try:
@@ -92,11 +93,10 @@ def _ringable(to: str) -> PhoneNumber | Refusal:
             "number-invalid", "The number has another E.164 form; give it as the numbering plan does."
         )
     kind = phonenumbers.number_type(number)
-    if kind not in _RINGABLE:
-        name = phonenumbers.PhoneNumberType.to_string(kind).lower().replace("_", "-")
-        return Refusal(
-            "number-kind", f"A {name} number is not dialled; only fixed, mobile and VoIP lines are."
-        )
+    if kind not in kinds:
+        name = PhoneNumberType.to_string(kind).lower().replace("_", "-")
+        why = "such a number costs somebody money, or does not say where it rings"
+        return Refusal("number-kind", f"A {name} number is not dialled: {why}.")
     return number
 
 
