@@ -23,8 +23,9 @@ def standing(history: Iterable[ListEntry]) -> tuple[Suppression, ...]:
 
 
 def recordings_in(events: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The carrier's recordings that these lines of timelines name."""
-    return tuple(str(event["recording_sid"]) for event in events if event.get("recording_sid"))
+    """The carrier's recordings that these lines name: one that was begun is named again when it is ready."""
+    named = (str(event["recording_sid"]) for event in events if event.get("recording_sid"))
+    return tuple(dict.fromkeys(named))
 
 
 def subject_as_json(

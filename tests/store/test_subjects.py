@@ -247,6 +247,7 @@ async def test_a_person_is_told_everything_and_then_forgotten(store: Store) -> N
 
 async def test_whoever_erases_is_told_what_the_carrier_still_has(store: Store) -> None:
     record = await store.add(a_call(record=True))
+    record.note(NOW, "recording started", recording_sid="RE1")
     await finish(store, record)
     await store.tell(record.id, [Entry(Kind.EVENT, NOW, {"event": "recording", "recording_sid": "RE1"})])
     assert (await store.erase(NUMBER, "ada", NOW)).recordings == ("RE1",)
