@@ -5,6 +5,7 @@ Knows no database, no tool and no call but by its id; `MemoryBooks` and `SqlBook
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -150,6 +151,11 @@ class Books(Protocol):
 
     async def settle_callback(self, callback_id: str, who: str, at: datetime) -> Callback | None:
         """Somebody has seen to a wish; the first word counts. None where there is no such wish."""
+
+
+def draw_confirmation() -> str:
+    """A number that can be said; it proves nothing, and only names a booking."""
+    return f"{secrets.randbelow(10**CONFIRMATION_DIGITS):0{CONFIRMATION_DIGITS}}"
 
 
 def at_offset(instant: datetime, offset_minutes: int) -> datetime:

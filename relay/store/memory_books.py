@@ -5,7 +5,6 @@ Knows no database and no thread; nothing in it waits, so that every method is on
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -14,7 +13,7 @@ from typing import Any
 
 import trio
 
-from relay.store.books import CONFIRMATION_DIGITS, Account, Books, Callback, Slot
+from relay.store.books import Account, Books, Callback, Slot, draw_confirmation
 
 
 class MemoryBooks(Books):
@@ -146,8 +145,3 @@ class MemoryBooks(Books):
             if slot.call_id in call_ids:
                 self._slots[key] = replace(slot, number=None)
         self._callbacks = {key: w for key, w in self._callbacks.items() if w.call_id not in call_ids}
-
-
-def draw_confirmation() -> str:
-    """A number that can be said; it proves nothing, and only names a booking."""
-    return f"{secrets.randbelow(10**CONFIRMATION_DIGITS):0{CONFIRMATION_DIGITS}}"

@@ -164,8 +164,7 @@ class Spool(Writes):
     async def _to_store(self) -> None:
         try:
             await self._store.get("")  # before a long file is read in vain
-            content = await trio.to_thread.run_sync(_read, self._path)
-            lines, torn = _split(content)
+            lines, torn = await trio.to_thread.run_sync(lambda: _split(_read(self._path)))
             for kind, what in lines:
                 await self._deliver(kind, what)
             self.torn += torn

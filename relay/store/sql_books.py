@@ -12,8 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 
-from relay.store.books import Account, Books, Callback, Slot, at_offset, offset_minutes
-from relay.store.memory_books import draw_confirmation
+from relay.store.books import Account, Books, Callback, Slot, at_offset, draw_confirmation, offset_minutes
 from relay.store.tables import accounts, callbacks, slots
 
 T = TypeVar("T")
