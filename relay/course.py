@@ -6,7 +6,6 @@ Knows no other call and no HTTP; the carrier, the agent and the ledger are what 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 
@@ -27,7 +26,7 @@ from relay.carrier import (
     Unavailable,
     Uncertain,
 )
-from relay.costs import Prices, charges
+from relay.costs import Prices
 from relay.custody import Custody
 from relay.gatekeeper import Gatekeeper
 from relay.legs import Leg
@@ -40,7 +39,7 @@ from relay.store.records import ENDED, left_to_tell
 from relay.taping import Taping
 from relay.telemetry.capture import Captures
 from relay.telemetry.traces import Traces
-from relay.usage import usage_of
+from relay.usage import charge
 
 ANSWER_SECONDS = 5.0  # an order that is under way when its call ends: the answer says whom to hang up on
 HANG_UP_SECONDS = 6.0  # the dialer's own bound is 5
@@ -297,8 +296,8 @@ class Course:
         record.ending = ending
         record.ended_at = self._clock()
         record.counts = line.call.counts if line.call else {}
-        for charge in charges(usage_of(line), self._prices):
-            record.charge(record.ended_at, **asdict(charge))
+        agent_seconds = line.call.agent_seconds if line.call else 0.0
+        charge(record, self._prices, line.transfers, agent_seconds=agent_seconds)
         line.noted(ENDED, ending.as_json())
         line.decided.set()
         record.raise_status(Status.ENDED)

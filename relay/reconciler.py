@@ -16,6 +16,7 @@ import trio
 from relay import doubt
 from relay.carrier import AlreadyEnded, Carrier, CarrierCall, HungUp
 from relay.compliance import Outcome
+from relay.costs import Prices
 from relay.line import UNCONNECTED, Line
 from relay.meter import Meter
 from relay.outcomes import Blame, Ending, Reason
@@ -35,6 +36,7 @@ from relay.store import (
 )
 from relay.switchboard import Switchboard
 from relay.telemetry.traces import Traces
+from relay.usage import charge
 
 WISH_SECONDS = 0.5  # between two looks at what other nodes wish of our calls
 SAVE_SECONDS = 1.0  # between two writings of what live calls have said
@@ -68,6 +70,7 @@ class Reconciler:
         meter: Meter,
         traces: Traces,
         recordings: Recordings,
+        prices: Prices,
     ) -> None:
         self._node = node
         self._switchboard = switchboard
@@ -79,6 +82,7 @@ class Reconciler:
         self._meter = meter
         self._traces = traces
         self._recordings = recordings
+        self._prices = prices
         self._leases_count_from = 0.0  # on trio's clock
         # Told by the ledger and not yet done; as many as the callbacks and requests of half a second.
         self._wishes: deque[Wish] = deque()
@@ -261,6 +265,7 @@ class Reconciler:
         now = self._clock()
         record.note(now, "reconciled")
         record.ending, record.ended_at = ending, now
+        charge(record, self._prices)
         record.raise_status(Status.ENDED)
         if await self._spool.save(record) in (Written.KEPT, Written.SPOOLED):
             self._meter.found("settled", ending)

@@ -125,7 +125,7 @@ async def serve(
                     )
                     meter.watch_calls(switchboard, house.max_calls, spool)
                     tending = (store, spool, carrier, clock, retention, meter, traces, recordings)
-                    reconciler = Reconciler(house.node, switchboard, *tending)
+                    reconciler = Reconciler(house.node, switchboard, *tending, house.prices)
                     _tend(last, reconciler.run, switchboard.agent_key.watch, meter.watch_loop)
                     app = create_app(
                         *_public(trust, switchboard, meter, listening),

@@ -1,24 +1,36 @@
-"""What a call has used of all that somebody charges for, as its line and its record know it.
+"""What a call that has ended is charged for: what it has used, as its record knows it, by a table of prices.
 
-Knows no price.
+Knows no line and no other call.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 
-from relay.costs import Usage
-from relay.line import RECORDING_STARTED, Line
+from relay.costs import Prices, Usage, charges
+from relay.line import RECORDING_STARTED
 from relay.parting import TRANSFER
 from relay.store import CallRecord
 
 
-def usage_of(line: Line) -> Usage:
-    """All of it, of a call that has ended."""
-    record, call = line.record, line.call
+def charge(
+    record: CallRecord, prices: Prices, transfers: Mapping[str, str] = {}, *, agent_seconds: float = 0.0
+) -> None:
+    """Put the cost into the record; `transfers` are the numbers of those whom the call may have gone to.
+
+    `agent_seconds` are those of this node's own sockets; what another one had open died with it, or is told.
+    """
+    assert record.ended_at is not None
+    for each in charges(_usage(record, transfers, agent_seconds), prices):
+        record.charge(record.ended_at, **asdict(each))
+
+
+def _usage(record: CallRecord, transfers: Mapping[str, str], agent_seconds: float) -> Usage:
     answered_seconds = record.duration_seconds
     put_through = [
-        (line.transfers.get(event["to"], ""), float(event["seconds"]))
+        (transfers.get(event["to"], ""), float(event["seconds"]))
         for event in record.events
         if event["event"] == TRANSFER and "seconds" in event
     ]
@@ -26,9 +38,9 @@ def usage_of(line: Line) -> Usage:
     return Usage(
         to=record.to,
         answered_seconds=answered_seconds,
-        streamed_seconds=max(0.0, answered_seconds - without_us_seconds) if line.stream is not None else 0.0,
+        streamed_seconds=max(0.0, answered_seconds - without_us_seconds) if record.stream_sid else 0.0,
         recorded_seconds=answered_seconds if record.record else _recorded_seconds(record),
-        agent_seconds=0.0 if call is None else call.agent_seconds,
+        agent_seconds=agent_seconds,
         is_machine_detected=record.machine_detection != "off",
         put_through=tuple(put_through),
     )

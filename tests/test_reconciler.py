@@ -65,7 +65,7 @@ from tests.test_switchboard import (
     open_desk,
     virtual_now,
 )
-from tests.test_takeover import answer
+from tests.test_takeover import answer, paid
 
 FOREIGN_SID = "CA" + "f" * 32
 __all__ = ["instant_disk"]
@@ -94,6 +94,7 @@ async def orphan(
         )
         assert isinstance(leave, Permit), leave
     record.sid = sid
+    record.answered_at = virtual_now() if status is Status.LIVE else None
     record.raise_status(status)
     await desk.store.save(record)
     return record
@@ -136,6 +137,7 @@ async def test_an_orphan_that_the_carrier_has_ended_gets_its_record(
         assert ended_as(kept) == (blame, reason)
         assert kept.carrier_confirmed_at is not None
         assert desk.carrier.hung_up == []
+        assert paid(kept) == {"twilio-voice": 1}
 
 
 @pytest.mark.parametrize("answer", ["hung up", "already ended"])

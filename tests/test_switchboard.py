@@ -40,6 +40,7 @@ from relay.carrier import (
 from relay.clips import Clips
 from relay.compliance import DialRequest, Facts, Permit, load_rulebook
 from relay.compliance import Refused as Forbidden
+from relay.costs import shipped_prices
 from relay.doubt import LISTED, LISTED_SECONDS, LOOK_SECONDS, UNKNOWN_SECONDS
 from relay.gatekeeper import Gatekeeper
 from relay.handshake import HandshakeRefused
@@ -326,6 +327,7 @@ class Desk:
             meter=self.meter,
             traces=self.traces,
             recordings=recordings,
+            prices=shipped_prices(),
         )
         self.unreachable: Refusal | None = None
 

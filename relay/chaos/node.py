@@ -57,9 +57,9 @@ def build_node(
     clock: Callable[[], datetime],
 ) -> tuple[Switchboard, Reconciler]:
     """A switchboard and who looks after its calls; whoever asks for it has to run the latter."""
-    meter = Meter(Metrics())
+    meter, house = Meter(Metrics()), _house()
     switchboard = Switchboard(
-        house=_house(),
+        house=house,
         calls=calls,
         carrier=carrier,
         open_agent=open_agent,
@@ -74,9 +74,8 @@ def build_node(
         traces=Traces(),
         meter=meter,
     )
-    return switchboard, Reconciler(
-        _NODE, switchboard, ledger, spool, carrier, clock, Retention(), meter, Traces(), NO_RECORDINGS
-    )
+    tending = (ledger, spool, carrier, clock, Retention(), meter, Traces(), NO_RECORDINGS, house.prices)
+    return switchboard, Reconciler(_NODE, switchboard, *tending)
 
 
 @cache
