@@ -48,9 +48,9 @@ class AgentHalf:
         diary: Diary,
     ) -> None:
         self.leg: Leg | None = None  # none while there is none to send to
-        self.unclosed: list[Leg] = []  # the newest, and one that is being closed
-        self._opened: dict[Leg, float] = {}  # those that are billed
-        self._billed_seconds = 0.0  # of those that are closed
+        self.billed_seconds = 0.0  # how long sockets were open that are closed: what AssemblyAI charges for
+        self._unclosed: Leg | None = None  # also one that was given up
+        self._opened_at = 0.0
         self.received_at = trio.current_time()  # the message that is being answered
         self._open_agent = open_agent
         self._session = dict(terms.session)
@@ -71,12 +71,6 @@ class AgentHalf:
     def had_session(self) -> bool:
         """Whether a session was ever ready."""
         return bool(self._name[0])
-
-    @property
-    def billed_seconds(self) -> float:
-        """How long sockets to the agent were open: that is what AssemblyAI charges for."""
-        now = trio.current_time()
-        return self._billed_seconds + sum(now - opened_at for opened_at in self._opened.values())
 
     # ---- what the call asks for --------------------------------------------------------------------
 
@@ -129,6 +123,14 @@ class AgentHalf:
         """End the session that is open, wait so long for its last word, and close. Never raises LegClosed."""
         if self.leg is not None:
             await self._close(self.leg, ended_seconds=ended_seconds)
+        await self.abort()
+
+    async def abort(self) -> None:
+        """Close at once whatever is open still."""
+        leg, self._unclosed = self._unclosed, None
+        if leg is not None:
+            self.billed_seconds += trio.current_time() - self._opened_at
+            await leg.abort()
 
     # ---- one socket after another ------------------------------------------------------------------
 
@@ -163,8 +165,7 @@ class AgentHalf:
             self._lose(handshake_refused(refused.status))
             return
         self.leg = leg
-        self.unclosed.append(leg)
-        self._opened[leg] = trio.current_time()
+        self._unclosed, self._opened_at = leg, trio.current_time()
         self.send(
             agent_wire.session_resume(session_id)
             if opens.resume
@@ -226,18 +227,15 @@ class AgentHalf:
 
     async def _let_go(self, fault: Fault | None) -> None:
         """Close what was given up. A session that is to be resumed is not ended: it would be gone."""
-        for leg in list(self.unclosed):
-            if fault is not None and fault.ending.reason in (Reason.SILENT, Reason.STALLED):
-                await leg.abort()  # nobody would answer a close frame
-            elif self._next is not None and self._next.resume:
+        leg = self._unclosed
+        if leg is None:
+            return
+        if fault is None or fault.ending.reason not in (Reason.SILENT, Reason.STALLED):
+            if self._next is not None and self._next.resume:
                 await leg.close()
             else:
                 await self._close(leg, ended_seconds=0.0)
-            self.unclosed.remove(leg)
-            self._close_account(leg)
-
-    def _close_account(self, leg: Leg) -> None:
-        self._billed_seconds += trio.current_time() - self._opened.pop(leg)
+        await self.abort()  # all there is to do where nobody would answer a close frame
 
     async def _close(self, leg: Leg, *, ended_seconds: float) -> None:
         try:

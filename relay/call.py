@@ -106,7 +106,7 @@ class Call:
 
     @property
     def agent_seconds(self) -> float:
-        """How long sockets to the agent were open."""
+        """How long sockets to the agent were open, once it is over."""
         return self._agent.billed_seconds
 
     @property
@@ -154,9 +154,7 @@ class Call:
             try:
                 try:
                     await self._bridge()
-                except* (
-                    Exception
-                ) as bugs:  # the far ends are owed a goodbye even so: a bare close is billed on
+                except* Exception as bugs:  # a goodbye even so: a bare close is billed on
                     self.end(Ending(Blame.US, Reason.CRASHED, type(bugs.exceptions[0]).__name__))
                     await self._take_leave(self.ending or _OVERDUE)  # noqa: ASYNC120 - cancelled past the cap
                     raise
@@ -164,8 +162,8 @@ class Call:
             finally:
                 # Side by side: each one closes, even where we are cancelled.
                 async with trio.open_nursery() as nursery:
-                    for leg in (self._phone, *self._agent.unclosed):
-                        nursery.start_soon(leg.abort, name="abort")
+                    for half in (self._phone, self._agent):
+                        nursery.start_soon(half.abort, name="abort")
         return self.ending or _OVERDUE
 
     async def _bridge(self) -> None:

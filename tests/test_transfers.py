@@ -133,7 +133,10 @@ async def test_while_two_people_talk_the_call_lasts_for_as_long_as_its_limit(
     autojump_clock: MockClock,
 ) -> None:
     async with open_desk(**SETTINGS) as desk:
-        line = await handed_over(desk)
+        line, phone, agent = await talking(desk)
+        await ask_for(agent, "front desk")
+        await trio.sleep(2)
+        await put_through(phone, agent)
         await trio.sleep(400)
         assert line.ending is None
         assert desk.board.lines == [line]
@@ -144,6 +147,8 @@ async def test_while_two_people_talk_the_call_lasts_for_as_long_as_its_limit(
         assert ("twilio-voice", 61.0) in costs  # the other leg, by Twilio's word
         assert ("twilio-voice", record.duration_seconds) in costs
         assert ("twilio-media-stream", round(record.duration_seconds - 61, 3)) in costs
+        (session,) = (cost for cost in record.as_json()["costs"] if cost["item"] == "assemblyai-session")
+        assert 2 <= session["seconds"] < 4  # it was over before they talked
 
 
 async def test_a_person_who_speaks_over_it_is_not_handed_over(autojump_clock: MockClock) -> None:
