@@ -31,9 +31,7 @@ class Turns:
         self._playout = playout
         self._committed_at: float | None = None
         self._spoken_until: float | None = None
-        self._samples = array(
-            "d"
-        )  # moments and levels in turn: a call holds 1 KiB, as objects it would be 20
+        self._samples = array("d")  # moments and levels in turn: 1 KiB a call, as objects it would be 20
 
     def sampled(self, payload: str, now: float) -> None:
         """One of every SAMPLE_EVERY frames of the callee's, as it arrived."""
