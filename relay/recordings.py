@@ -125,7 +125,9 @@ class Recording:
         """End the file; what is to be noted of it. Waits for FINISH_SECONDS at most."""
         self._tray.queue.put((self._file, _Kind.ENDED, self._frames_lost))
         self._tray.hurry.set()
-        is_done = await trio.to_thread.run_sync(partial(self._file.done.wait, FINISH_SECONDS))
+        wait = partial(self._file.done.wait, FINISH_SECONDS)
+        # In a thread of its own: a record is saved behind it, also where a hundred wait for one disk.
+        is_done = await trio.to_thread.run_sync(wait, limiter=trio.CapacityLimiter(1))
         problem = self._file.problem or ("" if is_done else "the disk is too slow")
         fields: dict[str, Any] = {"file": self._file.path.name, "seconds": self._file.seconds}
         fields |= {"messages_lost": self._all_lost} if self._all_lost else {}
@@ -151,20 +153,20 @@ class _File:
 
     def take(self, kind: _Kind, content: Any) -> None:
         """One thing that happened on the leg, in order."""
-        match kind:
-            case _Kind.SAID:
-                self._play(_decode(content))
-            case _Kind.QUEUED:
-                self._ahead += _decode(content)[: max(0, AHEAD_BYTES - len(self._ahead))]
-            case _Kind.CLEARED:
-                self._ahead.clear()
-            case _Kind.LOST | _Kind.ENDED:
-                for _ in range(content):
-                    self._play(_SILENCE * FRAME_BYTES)
         size = len(content) if isinstance(content, str) else 0
         self.taken_bytes += size + _ITEM_BYTES
         try:
-            if kind is _Kind.ENDED or len(self._unwritten) >= WRITTEN_AT_ONCE:
+            match kind:
+                case _Kind.SAID:
+                    self._play(_decode(content))
+                case _Kind.QUEUED:
+                    self._ahead += _decode(content)[: max(0, AHEAD_BYTES - len(self._ahead))]
+                case _Kind.CLEARED:
+                    self._ahead.clear()
+                case _Kind.LOST | _Kind.ENDED:
+                    for _ in range(content):
+                        self._play(_SILENCE * FRAME_BYTES)
+            if kind is _Kind.ENDED:
                 self._write()
         except OSError as problem:
             self.problem = problem.strerror or type(problem).__name__
@@ -184,6 +186,8 @@ class _File:
         both[0::2] = said
         both[1::2] = heard.ljust(len(said), _SILENCE)
         self._unwritten += both
+        if len(self._unwritten) >= WRITTEN_AT_ONCE:
+            self._write()
 
     def _write(self) -> None:
         if self.problem:

@@ -18,7 +18,7 @@ from relay.call import Call
 from relay.handshake import accept_phone_leg, join_agent_leg
 from relay.legs import Leg
 from relay.outcomes import Ending
-from relay.recordings import AHEAD_BYTES, WAITING_BYTES, Recordings, open_recordings
+from relay.recordings import AHEAD_BYTES, WAITING_BYTES, WRITTEN_AT_ONCE, Recordings, open_recordings
 from relay.simulator.agent import AgentEmulator
 from relay.simulator.callee import Callee as TalkingCallee
 from relay.simulator.handset import Handset
@@ -188,6 +188,37 @@ async def test_a_full_disk_costs_the_recording_and_says_so(
     assert second is not None
     second.tap("in", frame(2))
     assert "problem" not in await second.finish()
+
+
+async def test_the_end_of_a_recording_waits_for_nobody_elses_thread(recordings: Recordings) -> None:
+    """The record is saved behind it: it may not queue behind all the calls that a drain cuts at once."""
+    recording = recordings.begin("call_1", 0)
+    assert recording is not None
+    threads = trio.to_thread.current_default_thread_limiter()
+    others = [object() for _ in range(int(threads.total_tokens))]
+    for other in others:
+        threads.acquire_on_behalf_of_nowait(other)
+    with trio.fail_after(2):
+        assert "problem" not in await recording.finish()
+    for other in others:
+        threads.release_on_behalf_of(other)
+
+
+async def test_a_long_gap_is_written_piece_by_piece(
+    recordings: Recordings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, write = [], os.pwrite
+
+    def noted(descriptor: int, data: bytes, offset: int) -> int:
+        sizes.append(len(data))
+        return write(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", noted)
+    recording = recordings.begin("call_1", 0)
+    assert recording is not None
+    recording._frames_lost = 60 * 50  # of a minute in which the disk hung
+    assert (await recording.finish())["seconds"] == 60
+    assert max(sizes) < 2 * WRITTEN_AT_ONCE
 
 
 async def test_without_a_folder_nothing_is_recorded() -> None:

@@ -32,7 +32,7 @@ async def recordings(tmp_path: Path) -> AsyncIterator[Recordings]:
 def instant_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a clock that jumps hours would pass while one waits for a thread."""
 
-    async def run_sync(work: Callable[..., Any], *given: Any) -> Any:
+    async def run_sync(work: Callable[..., Any], *given: Any, **_options: Any) -> Any:
         await trio.lowlevel.checkpoint()
         return work(*given)
 
