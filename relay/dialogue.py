@@ -160,7 +160,7 @@ class Dialogue:
 
     def machine_detected(self, who: str, now: float) -> Sequence[Action]:
         """The carrier's verdict on whoever has picked up (`AnsweredBy`)."""
-        return () if self._at.stage is Stage.LEAVING else self._reception.told(who, now)
+        return self._reception.told(who, now)
 
     # ---- the agent -----------------------------------------------------------------------------------------
 

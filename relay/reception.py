@@ -96,8 +96,9 @@ class Reception:
             case _Says.MESSAGE:
                 return (Note("message heard", {"mark": mark}), EndCall(_MESSAGE_LEFT))
             case _Says.ANSWER:
-                self._listen()
-                self._answering.answered(now)
+                if is_current:  # or else the next one answers again
+                    self._listen()
+                    self._answering.answered(now)
                 return (Note("screening answered", {"mark": mark}),)
             case _Says.DISCLOSURE:
                 return (Note("disclosure heard", {"by": "agent"}), *self._say(_Says.OPENING, None, now))
@@ -131,6 +132,8 @@ class Reception:
         match finding:
             case None:
                 return ()
+            case _ if self._standing.stage is Stage.LEAVING:
+                return ()  # nothing undoes our last words
             case Finding.MACHINE | Finding.FAX:
                 return self._machine(now, may_record=finding is Finding.MACHINE)
             case Finding.MESSAGE_TIME:

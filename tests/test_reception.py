@@ -389,3 +389,34 @@ def test_a_verdict_on_a_screening_changes_nothing() -> None:
 
     assert endings(talk.machine_detected("machine_end_silence")) == []
     assert of(hears(talk, "Hello?"), OpenSession) == [says(None, heard=False)]
+
+
+# ---- nothing of it undoes our last words -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("said", [SCREEN, GREETING, "One moment please.", LONG_GREETING])
+def test_nothing_that_is_said_undoes_an_opt_out(said: str) -> None:
+    talk = talk_of().opened()
+    talk.press()
+    actions = hears(talk, said)
+
+    assert not [action for action in actions if isinstance(action, OpenSession | ClearPhoneAudio)]
+    assert endings(actions) == []
+    assert talk.phone(frame()) == []
+    assert endings(talk.later(5.0)) == [(Blame.CALLEE, Reason.OPTED_OUT)]
+
+
+def test_an_answer_that_is_heard_when_its_session_is_lost_is_given_by_the_next_one() -> None:
+    talk = talk_of().opened()
+    hears(talk, SCREEN)
+    talk.agent(agent.SessionReady("sess_2"))
+    talk.says(sound(2.0), reply_id="a")
+    lost = LegClosed(Blame.AGENT, Reason.LOST, "reset")
+    assert of(talk.took(talk.dialogue.on_agent_lost(socket_lost(lost), talk.now)), OpenSession) == [
+        says(ANSWER)
+    ]
+    talk.later(2.0)
+    talk.echo()
+    assert noted(recites(talk, "sess_3"))[-1] == "screening answered"
+    assert talk.phone(frame("a")) == [ForwardToAgent("a")]
+    assert endings(talk.later(SCREENING_SECONDS - 1)) == []
