@@ -93,11 +93,13 @@ class Answering:
         if who == "fax":
             self.leave()
             return Finding.FAX
-        if self._stage in (_Stage.SCREENING, _Stage.PERSON) and not self._turns:
+        if self._stage is _Stage.SCREENING:
             return None
         if self._turns:  # they have talked like a person
             self.leave()
             return Finding.PERSON
+        if self._stage is _Stage.PERSON:
+            return None
         self._is_suspect = True
         if who == _BEEPED:
             return self._found(now)

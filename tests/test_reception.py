@@ -382,12 +382,14 @@ def test_a_screening_may_opt_out_for_its_owner() -> None:
     assert of(hears(talk, "Please remove this number from your list and do not call again."), OptOut) != []
 
 
-def test_a_verdict_on_a_screening_changes_nothing() -> None:
+@pytest.mark.parametrize("before", ["", "Hi."])
+def test_a_verdict_on_a_screening_changes_nothing(before: str) -> None:
     talk = talk_of().opened()
+    hears(talk, before)
     hears(talk, SCREEN)
     recites(talk)
 
-    assert endings(talk.machine_detected("machine_end_silence")) == []
+    assert talk.machine_detected("machine_end_silence") == []
     assert of(hears(talk, "Hello?"), OpenSession) == [says(None, heard=False)]
 
 
