@@ -145,7 +145,7 @@ class Answering:
                 self.leave()
                 return Finding.PERSON
             case _Stage.MACHINE if kind is Kind.SCREENING:
-                return self._screened()
+                return self._screened(now)
             case _:
                 return None
 
@@ -162,7 +162,7 @@ class Answering:
                 return None
 
     def answered(self, now: float) -> None:
-        """The screening was told who calls and why, or nothing had to be said."""
+        """The screening was told who calls and why, or is not told: it is its turn now."""
         self._alarms.set(Watch.ANSWER, now + SCREENING_SECONDS)
 
     def leave(self) -> None:
@@ -179,10 +179,9 @@ class Answering:
 
     def _weigh(self, kind: Kind, text: str, now: float) -> Finding | None:
         if kind is Kind.SCREENING:
-            return self._screened()
+            return self._screened(now)
         if kind is Kind.WAITING:
-            self._screened()
-            self.answered(now)
+            self._screened(now)
             return Finding.WAITING
         if kind is Kind.MACHINE or (self._is_suspect and not self._is_short(text)):
             return self._found(now)
@@ -204,9 +203,9 @@ class Answering:
         seconds = 0.0 if self._has_ended else BEEP_SECONDS if self._awaits_end else SETTLED_SECONDS
         self._alarms.set(Watch.ANSWER, now + (GREETING_SECONDS if self._sounds else seconds))
 
-    def _screened(self) -> Finding:
+    def _screened(self, now: float) -> Finding:
         self._stage = _Stage.SCREENING
-        self._alarms.drop(Watch.ANSWER)
+        self.answered(now)
         return Finding.SCREENING
 
     def _is_short(self, text: str) -> bool:

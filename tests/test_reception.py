@@ -364,6 +364,17 @@ def test_a_screening_that_asks_on_is_answered_twice_at_most() -> None:
     assert answered == ANSWERS
 
 
+def test_a_screening_that_is_not_answered_any_more_is_not_waited_for_for_ever() -> None:
+    talk = talk_of(LEAVE).opened()
+    for number in range(ANSWERS):
+        hears(talk, SCREEN)
+        recites(talk, f"answer {number}")
+    hears(talk, GREETING)
+    hears(talk, SCREEN)
+
+    assert endings(talk.later(SCREENING_SECONDS)) == [(Blame.CALLEE, Reason.SCREENED)]
+
+
 def test_a_screening_that_ends_in_a_voicemail_is_a_machine() -> None:
     talk = talk_of(LEAVE).opened()
     hears(talk, SCREEN)
