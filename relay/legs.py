@@ -37,13 +37,6 @@ Direction: TypeAlias = Literal["in", "out"]
 Tap: TypeAlias = Callable[[Direction, bytes], None]
 
 
-class NonBlocking(Protocol):
-    """What a stream offers beyond trio's when it can take bytes without waiting."""
-
-    def send_nowait(self, data: bytes) -> int:
-        """How many bytes were taken; 0 when sending would block."""
-
-
 class Crossing(Protocol):
     """A way for messages to another leg that the reader need not see."""
 

@@ -43,11 +43,6 @@ class Watchdogs:
         self._monologue = Monologue(alarms, replies, goodbye, limits)
 
     @property
-    def expect_answer(self) -> bool:
-        """Whether the agent owes one that is not heard yet."""
-        return self._dead_air.is_counted
-
-    @property
     def is_open(self) -> bool:
         """Whether the callee is waited for: somebody has opened this conversation, and nobody has left it."""
         return Watch.LULL in self._alarms
