@@ -357,9 +357,9 @@ def test_nobody_comes_to_the_telephone() -> None:
 def test_a_screening_that_asks_on_is_answered_twice_at_most() -> None:
     talk = talk_of().opened()
     answered = 0
-    for _ in range(ANSWERS + 1):
+    for number in range(ANSWERS + 1):
         answered += len(of(hears(talk, SCREEN), OpenSession))
-        recites(talk)
+        recites(talk, f"answer {number}")
 
     assert answered == ANSWERS
 
