@@ -61,8 +61,9 @@ class Kind(StrEnum):
 
 # Of one call and each kind. Past that `events_left_out` says how many are missing, and the call goes on.
 ENTRIES_OF_A_KIND = 2000
-ENDED = "ended"  # the note of whoever writes the final record
+ENTRIES_OF_AN_EVENT = 500  # of one name: what is said again and again leaves room for what proves something
 ENTRIES_OF_A_CALL = ENTRIES_OF_A_KIND * len(Kind)  # what comes after the end is dropped past that
+ENDED = "ended"  # the note of whoever writes the final record
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +159,13 @@ class CallRecord:
     events_left_out: int = 0
     entries: list[Entry] = field(default_factory=list)
     kept: int = 0
-    _room: Counter[Kind] = field(init=False, default_factory=Counter, repr=False, compare=False)
+    _room: Counter[tuple[Kind, str]] = field(init=False, default_factory=Counter, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.entries:
             self.entries.append(Entry(Kind.INTENT, self.started_at, self.intent()))
-        self._room.update(entry.kind for entry in self.entries)
+        for entry in self.entries:
+            self._room.update(_bounds_of(entry).keys())
 
     def intent(self) -> dict[str, Any]:
         """What was asked for, as the first entry keeps it."""
@@ -228,11 +230,13 @@ class CallRecord:
             self._add(entry.kind, entry.at, entry.body or {})
 
     def _add(self, kind: Kind, at: datetime, body: dict[str, Any]) -> None:
-        self._room[kind] += 1
-        if self._room[kind] <= ENTRIES_OF_A_KIND:
-            self.entries.append(Entry(kind, at, body))
-        else:
+        entry = Entry(kind, at, body)
+        bounds = _bounds_of(entry)
+        if any(self._room[what] >= most for what, most in bounds.items()):
             self.events_left_out += 1
+        else:
+            self._room.update(bounds.keys())
+            self.entries.append(entry)
 
     def progress(self) -> Progress:
         """What the store does not have yet. The first one after the ending closes the diary."""
@@ -387,3 +391,10 @@ def _is_the_owners(kind: Kind, body: Mapping[str, Any]) -> bool:
 def stamp(at: datetime) -> str:
     """An instant as the contract writes it: ISO 8601, UTC, milliseconds."""
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _bounds_of(entry: Entry) -> dict[tuple[Kind, str], int]:
+    """Of what an entry is one, and how many of that a diary holds at most."""
+    event = (entry.body or {}).get("event") if entry.kind is Kind.EVENT else None
+    bounds = {(entry.kind, ""): ENTRIES_OF_A_KIND}
+    return bounds if event is None else {**bounds, (entry.kind, event): ENTRIES_OF_AN_EVENT}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from relay.outcomes import Blame, Ending, Reason
 from relay.store import CallRecord, Status, Store, StoreError, TranscriptLine, Written
-from relay.store.records import ENTRIES_OF_A_KIND, Kind
+from relay.store.records import ENTRIES_OF_A_KIND, ENTRIES_OF_AN_EVENT, Kind
 from tests.store.conftest import NOW, OpenStore, a_call
 
 BUSY = Ending(Blame.CALLEE, Reason.BUSY, "no room: \0 \ud800 ☎")
@@ -229,12 +229,25 @@ async def test_the_newest_calls_come_first(store: Store) -> None:
 async def test_a_diary_has_an_end_and_says_what_it_leaves_out(store: Store) -> None:
     record = await store.add(a_call())
     for number in range(ENTRIES_OF_A_KIND + 3):
-        record.note(NOW, "frame", number=number)
+        record.note(NOW, f"event {number}")
     record.transcribe(TranscriptLine("agent", "Still here.", NOW, interrupted=True))
     end(record)
     assert await store.save(record) is Written.KEPT
     found = await known(store, record.id)
     assert (len(found.events), found.events_left_out, len(found.transcript)) == (ENTRIES_OF_A_KIND, 3, 1)
+
+
+async def test_an_event_that_is_told_again_and_again_leaves_room_for_others(store: Store) -> None:
+    record = await store.add(a_call())
+    for number in range(ENTRIES_OF_A_KIND + 3):
+        record.note(NOW, "unknown agent event", number=number)
+    await store.save(record)
+    record = await known(store, record.id)
+    record.note(NOW, "unknown agent event", number=0)
+    record.note(NOW, "opted out")
+    assert [event["event"] for event in record.events].count("unknown agent event") == ENTRIES_OF_AN_EVENT
+    assert record.events[-1]["event"] == "opted out"
+    assert record.events_left_out == ENTRIES_OF_A_KIND + 4 - ENTRIES_OF_AN_EVENT
 
 
 async def test_a_record_read_back_goes_on_where_it_was(store: Store) -> None:
