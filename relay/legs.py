@@ -66,6 +66,7 @@ class Leg:
         """`listening` needs a stream of `relay.streams`."""
         self._crossing: Crossing | None = None  # of the reader that is waiting
         self.unreadable = 0  # messages in a row that the reader could make nothing of; the reader counts
+        self._has_spoken = trio.Event()  # the far end
         self._answers_pings = False
         self._ping_is_out = False
         self.tap = tap
@@ -164,6 +165,7 @@ class Leg:
         if self.tap:
             self.tap("in", text)
         self._inbox.append(text)
+        self._has_spoken.set()
 
     def digest(self) -> None:
         """Take what the framing has read, and answer the far end's pings and its close frame."""
@@ -300,10 +302,12 @@ class Leg:
     async def beat(self) -> NoReturn:
         """Ping for as long as the leg lives. Raises LegClosed: SILENT when a pong is missing.
 
-        Nobody has seen either vendor answer, so a far end that never did in this call is not held to it.
+        Nobody has seen either vendor answer, so a far end that never did in this call is not held to it: the
+        first ping follows its first word, so that there is hardly a time in which that is unknown.
         """
+        with trio.move_on_after(PING_SECONDS - PONG_SECONDS):
+            await self._has_spoken.wait()
         while True:
-            await trio.sleep(PING_SECONDS - PONG_SECONDS)
             if self._framing.state is State.OPEN:
                 self._ping_is_out = True
                 self._framing.send_ping(_PING)
@@ -311,6 +315,7 @@ class Leg:
             await trio.sleep(PONG_SECONDS)
             if self._ping_is_out and self._answers_pings:
                 raise self._lost(Reason.SILENT, f"no pong within {PONG_SECONDS:g} s")
+            await trio.sleep(PING_SECONDS - PONG_SECONDS)
 
     async def _flush(self) -> None:
         while self._outbox:

@@ -260,10 +260,13 @@ async def test_a_call_gets_over_three_losses_and_no_more(autojump_clock: MockClo
         assert scene.tokens == [None] * (1 + LOSSES)
 
 
-async def test_an_agent_that_no_longer_answers_pings_is_replaced(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("seconds", [0, 12])
+async def test_an_agent_that_no_longer_answers_pings_is_replaced(
+    autojump_clock: MockClock, seconds: float
+) -> None:
     async with open_call() as scene:
         agent = await scene.opened()
-        await trio.sleep(12)  # trio-websocket answers pings by itself
+        await trio.sleep(seconds)  # trio-websocket answers pings by itself, from the first word on
         agent.stream.vanish()
         began = trio.current_time()
         await scene.agent()

@@ -535,6 +535,21 @@ async def test_a_far_end_that_never_answered_a_ping_is_not_held_to_it(
     assert (await theirs.receive_some()).count(frame(PING, b"relay", masked=False)) == 120
 
 
+async def test_the_first_ping_follows_the_first_word_of_the_far_end_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    ours, theirs = memory_pair()
+    leg, began = phone_on(ours), trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(leg.beat)
+        await trio.sleep(0.5)
+        await theirs.send_all(frame(TEXT, b"{}"))
+        await leg.receive()
+        assert await theirs.receive_some() == frame(PING, b"relay", masked=False)
+        assert trio.current_time() - began == 0.5
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_far_end_that_falls_silent_is_noticed_within_eight_seconds(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

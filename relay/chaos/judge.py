@@ -145,7 +145,6 @@ _DEADLY: Final[Mapping[str, float]] = {
     "trickle": DEAD_SECONDS,
 }
 
-_DUMB: Final = frozenset({"clog", "black-hole", "mute", "trickle"})  # an agent whose pongs do not come
 _DEAF: Final = frozenset({"rest-down", "rest-slow"})  # a carrier that answers late or never
 
 # Errors that are logged of things that are expected here; every other one is a bug.
@@ -201,8 +200,6 @@ def _judge_ending(story: Story, ending: Ending, faults: list[Fault]) -> Iterator
         is_of_stream = fault.target == "phone" or fault.kind == "stream-error"
         if is_of_stream and story.record is not None and story.record.stream_sid is None:
             allowed = allowed | _NEVER_BEGUN
-    if _is_unproven(story, faults):
-        allowed = allowed | {(Blame.CALLEE, Reason.SILENT)}
     if (ending.blame, ending.reason) not in allowed | (_ALWAYS if _is_out_of_step(story, faults) else set()):
         yield f"ended as {ending.blame}/{ending.reason} ({ending.detail})"
 
@@ -211,15 +208,6 @@ def _is_out_of_step(story: Story, faults: list[Fault]) -> bool:
     """Whether the far ends may have been kept from ending the call as they had meant to."""
     plan = story.plan
     return bool(faults) or plan.opening != "spoken" or plan.create != "placed" or plan.callbacks != "prompt"
-
-
-def _is_unproven(story: Story, faults: list[Fault]) -> bool:
-    """Whether the last agent went dumb before the node had a pong of it; the first one may have been lost.
-
-    It is not held to its pings then, and tells of no word: the callee is asked, whose words nobody hears.
-    """
-    is_dumb = any(fault.target == "agent" and fault.kind in _DUMB for fault in faults)
-    return is_dumb and bool(story.agents) and story.agents[-1].socket.pings_answered <= 1
 
 
 def _of_all(story: Story, world: World) -> Iterator[Struck]:

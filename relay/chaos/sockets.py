@@ -32,7 +32,6 @@ class FarSocket:
 
     def __init__(self, end: End, framing: Connection | WSConnection) -> None:
         self.end = end
-        self.pings_answered = 0
         self.close_code: int | None = None  # that the relay closed with
         self._framing = framing
         self._text = ""
@@ -100,7 +99,6 @@ class FarSocket:
                     text, self._text = self._text, ""
                     return text
             case Ping():
-                self.pings_answered += 1
                 self._emit(event.response())
             case CloseConnection(code):
                 self.close_code = int(code)

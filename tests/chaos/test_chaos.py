@@ -83,7 +83,7 @@ call_plans = st.builds(
     turns=st.lists(st.sampled_from(TURNS), max_size=2, unique=True).map(tuple),
     finish=st.sampled_from(["goodbye", "hang-up", "key", "operator"]),
     finish_at=st.floats(0, 9),
-    opening_seconds=st.floats(0.1, 2.0),
+    opening_seconds=st.floats(0.4, 2.0),  # longer than a way there and back, as everything that is said
     phone=st.builds(
         Weather, latency_seconds=st.floats(0.001, 0.1), jitter_seconds=st.sampled_from([0.0, 0.05])
     ),

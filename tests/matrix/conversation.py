@@ -23,7 +23,6 @@ from tests.test_call import Far
 FRAME_SECONDS = 0.2  # ten times what Twilio sends, so that a call is played in a tenth of the time
 READY_AFTER_SECONDS = 0.67
 THINKS_SECONDS = 0.07  # both are odd, so that no fault falls into the tick of a frame or a ping: times repeat
-GREETING_FRAMES = 18  # the opening is struck after the first pong, so that the far side is held to the next
 REPLY_FRAMES = 6
 ECHO_SECONDS = 0.05  # from the end of what is played to the echo of its mark
 OPTIONS = {"message_queue_size": QUEUE, "max_message_size": 2**22}
@@ -117,6 +116,8 @@ class Conversation:
                     self._plays_until = max(self._plays_until, trio.current_time()) + seconds
                     if payload.startswith("M"):  # a number in ASCII; our silence and our clips are none
                         self.to_phone.came.append((payload, trio.current_time()))
+                case "clear":
+                    self._plays_until = trio.current_time()
                 case "mark":
                     self._nursery.start_soon(self._echo, message["mark"], self._plays_until)
 
@@ -173,7 +174,7 @@ class Session:
                     case "tool.result":
                         self._results.setdefault(message["call_id"], trio.Event()).set()
                     case "reply.create":
-                        nursery.start_soon(self._speak, REPLY_FRAMES)
+                        nursery.start_soon(self._speak)
                     case "session.end":
                         await said(self.far, type="session.ended")
             nursery.cancel_scope.cancel()
@@ -185,26 +186,27 @@ class Session:
         await at(Moment.BEFORE_READY)
         await said(self.far, type="session.ready", session_id=self._id, resume_token=f"token of {self._id}")
         if "greeting" in self._session:
-            await self._speak(GREETING_FRAMES, lambda: at(Moment.OPENING))
+            await trio.sleep(THINKS_SECONDS)
+            await self._speak(lambda: at(Moment.OPENING))
         await self._hears.wait()
         await trio.sleep(THINKS_SECONDS)
         if self._is_first:
             await self._talk(at)
         await self._use("end_call")
-        await self._speak(REPLY_FRAMES, lambda: at(Moment.FAREWELL))
+        await self._speak(lambda: at(Moment.FAREWELL))
 
     async def _talk(self, at: Callable[[Moment], Awaitable[None]]) -> None:
         while not self._call.may_end.is_set():
-            await self._speak(REPLY_FRAMES)
-        await self._speak(REPLY_FRAMES, lambda: at(Moment.MID_SPEECH))
+            await self._speak()
+        await self._speak(lambda: at(Moment.MID_SPEECH))
         await self._use("book", lambda: at(Moment.TOOL_RUNNING))
-        await self._speak(REPLY_FRAMES)
+        await self._speak()
 
-    async def _speak(self, frames: int, before_the_end: Callable[[], Awaitable[None]] | None = None) -> None:
+    async def _speak(self, before_the_end: Callable[[], Awaitable[None]] | None = None) -> None:
         async with self._mouth:
             name = self._call.fresh_name()
             await said(self.far, type="reply.started", reply_id=name)
-            for left in reversed(range(frames)):
+            for left in reversed(range(REPLY_FRAMES)):
                 payload = audio_frame()
                 self._call.to_phone.sent.append((payload, trio.current_time()))
                 await said(self.far, type="reply.audio", data=payload, reply_id=name)

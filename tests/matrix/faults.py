@@ -5,6 +5,8 @@ Must not know how a cell is played: a fault says what the far end does, through 
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -58,7 +60,7 @@ class Dies:
 
 @dataclass(frozen=True)
 class Survives:
-    """The call goes on to its goodbye, and the timeline of its record has a line about the fault."""
+    """The call goes on to its goodbye, and its record has a line or a count of the fault."""
 
     noted: str
     is_whole: bool = True  # no frame is lost, but for a moment without an agent
@@ -131,6 +133,8 @@ def _cells_at(fault: Fault, leg: Leg, moment: Moment) -> Iterator[Cell]:
 
 HUGE: Final = b"x" * 2 * 2**20  # twice what the agent may send in one message
 SECONDS_A_BYTE: Final = 1.0
+MANY: Final = 3000  # more messages than a timeline has lines for
+FLOOD_SECONDS: Final = 40  # of sound at once: more than the phone may be ahead
 WIND_UP_SECONDS: Final = 8.0  # for a goodbye by us
 
 
@@ -181,6 +185,12 @@ def says(times: int, message: bytes, opcode: int = TEXT) -> Callable[[Victim, Fa
 
 async def misshapes(_: Victim, far: FarSide) -> None:
     await far.say(event="media", type="reply.audio", streamSid=far.stream_sid, media=[], data=7)
+
+
+async def floods(victim: Victim, far: FarSide) -> None:
+    sound = base64.b64encode(b"\x10" * 8000).decode()  # a second of it
+    said = {"type": "reply.audio", "reply_id": victim.fresh_name(), "data": sound}
+    await says(FLOOD_SECONDS, json.dumps(said).encode())(victim, far)
 
 
 def starts_again(stream_sid: str | None) -> Callable[[Victim, FarSide], Awaitable[None]]:
@@ -312,6 +322,17 @@ FAULTS: Final = [
     Fault("garbage text", says(1, b"{nope"), {Leg.PHONE: UNREAD, Leg.AGENT: UNREAD}),
     Fault("garbage text ten times", says(10, b"{nope"), PROTOCOL),
     Fault("JSON of a wrong shape", misshapes, {Leg.PHONE: UNREAD, Leg.AGENT: UNREAD}),
+    Fault(
+        "flood of unknown messages",
+        says(MANY, b'{"event": "noise", "type": "noise"}'),
+        {Leg.PHONE: Survives("unknown phone event"), Leg.AGENT: Survives("unknown agent event")},
+    ),
+    Fault(
+        "flood of sound",
+        floods,
+        {Leg.AGENT: fails(Reason.FLOOD)},
+        {BEFORE_READY: Survives("late_frames")},
+    ),
     Fault("binary frame", says(1, b"\0" * 160, BINARY), PROTOCOL),
     Fault("2 MB frame", says(1, HUGE), PROTOCOL),
     Fault("start repeated", starts_again(None), {Leg.PHONE: Survives("start repeated")}),

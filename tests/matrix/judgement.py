@@ -25,7 +25,7 @@ def judge(verdict: Verdict, played: Played, *, slack_seconds: float = LOOK_SECON
             _judge_end(played, dies, slack_seconds)
         case Survives(noted, is_whole):
             _judge_goodbye(played.struck, slack_seconds, is_whole=is_whole)
-            assert noted in played.struck.events
+            assert noted in played.struck.noted
     _judge_goodbye(played.bystander, slack_seconds)
     for call in (played.struck, played.bystander):
         assert call.records == 1

@@ -58,7 +58,7 @@ class Outcome:
 
     ending: Ending
     records: int  # final ones
-    events: frozenset[str]  # of the record's timeline
+    noted: frozenset[str]  # in the record: events of its timeline, and what was counted
     told_at: list[float]  # when the carrier was told to hang up
     open_streams: int
     frames_lost: list[str]  # either way, between the first and the last that came
@@ -189,7 +189,8 @@ class Node(Desk):
         return Outcome(
             ending=record.ending,
             records=self.store.saved.count(record.id),
-            events=frozenset(str(event["event"]) for event in record.events),
+            noted=frozenset([str(event["event"]) for event in record.events])
+            | {name for name, count in record.counts.items() if count},
             told_at=[at for sid, at in self.carrier.hung_up if sid == talk.sid],
             open_streams=sum(not _is_closed(stream) for stream in talk.our_streams),
             frames_lost=[payload for way in ways for payload in way.lost()],
