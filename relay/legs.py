@@ -21,7 +21,7 @@ from relay import straight
 from relay.framing import Chunk, Framing
 from relay.listening import Ear, Listening
 from relay.outcomes import Blame, LegClosed, Reason
-from relay.streams import SocketStream, TLSStream, translated
+from relay.streams import RECEIVE_BYTES, SocketStream, TLSStream, translated
 
 SEND_SECONDS = 2.0  # for one frame to leave; a telephone that takes longer hears nothing anyway
 CLOSE_SECONDS = 1.0  # for the whole close handshake
@@ -30,7 +30,6 @@ PONG_SECONDS = 3.0  # with PING_SECONDS: a half-open peer is noticed within 8 s
 # More than 30 s of audio, from which on the agent floods (relay/limits.py): full only when the far end has
 # stopped reading; the leg ends then.
 OUTBOX_BYTES = 512 * 1024
-_READ_BYTES = 64 * 1024
 _PING = b"relay"  # what a pong must bring back: an unsolicited one proves nothing about our pings
 
 Direction: TypeAlias = Literal["in", "out"]
@@ -82,7 +81,7 @@ class Leg:
             assert isinstance(stream, SocketStream | TLSStream)
             self._ear = Ear(listening, stream, self._take_in, self._read)
         # Lists, since an empty deque takes 0.7 KiB, four times in a call.
-        self._inbox: list[bytes] = []  # the messages of one read, so at most _READ_BYTES
+        self._inbox: list[bytes] = []  # the messages of one read, so at most RECEIVE_BYTES
         self._fragments: bytearray | None = None  # of an unfinished message; the framing bounds it
         self._outbox: list[bytes] = []
         self._outbox_bytes = 0
@@ -90,8 +89,8 @@ class Leg:
         self._torn = False
         self._failed = False
         self.last_opcode = Opcode.TEXT
-        is_raw = straight.IS_COMPILED and isinstance(stream, SocketStream) and listening is not None
-        self._raw = stream.socket if is_raw and isinstance(stream, SocketStream) else None
+        is_heard = straight.IS_COMPILED and listening is not None
+        self._raw = stream.socket if is_heard and isinstance(stream, SocketStream) else None
 
     # ---- reading ---------------------------------------------------------------------------------
 
@@ -108,7 +107,7 @@ class Leg:
             try:
                 if self._ear is not None:
                     await self._ear.wait()
-                elif (chunk := self._cross(await self._stream.receive_some(_READ_BYTES))) is not None:
+                elif (chunk := self._cross(await self._stream.receive_some(RECEIVE_BYTES))) is not None:
                     self._read(chunk)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as lost:
                 raise self._lost(Reason.LOST, f"{lost.__cause__ or lost!r}") from lost
@@ -126,7 +125,7 @@ class Leg:
                 if frames:
                     self.unreadable = 0
                 return rest
-        chunk = stream.receive_nowait(_READ_BYTES)
+        chunk = stream.receive_nowait(RECEIVE_BYTES)
         return None if chunk is None else self._cross(chunk)
 
     def _cross(self, chunk: Chunk) -> Chunk | None:
@@ -365,7 +364,7 @@ class Leg:
     async def _drain(self) -> None:
         """Read until the far end has said goodbye too: closing on unread bytes would lose our close frame."""
         while self._framing.close_rcvd is None:
-            chunk = await self._stream.receive_some(_READ_BYTES)
+            chunk = await self._stream.receive_some(RECEIVE_BYTES)
             if not chunk:
                 return
             self._framing.receive_data(chunk)
