@@ -86,7 +86,11 @@ async def test_the_example_of_the_docs_works(folder: Path) -> None:
         ('"end_call", ', '"transfer_call", ', "parcel.toml: tools: transfer_call needs somebody"),
         ("[variables]", '[transfers]\nboss = "12"\n\n[variables]', "transfers.boss"),
         ("[variables]", '[transfers]\nboss = "+442079460000"\n\n[variables]', "transfers.boss: GB is not"),
-        ("[variables]", '[transfers]\nboss = "+19005550123"\n\n[variables]', "transfers.boss: Nobody is put"),
+        (
+            "[variables]",
+            '[transfers]\nboss = "+19005550123"\n\n[variables]',
+            "transfers.boss: A premium-rate number",
+        ),
     ],
 )
 def test_a_mistake_keeps_the_service_from_starting(folder: Path, before: str, after: str, says: str) -> None:
