@@ -71,7 +71,7 @@ def test_a_call_that_was_never_answered_has_none_of_it(
     assert shown(record, monkeypatch, capsys) == ["call_1  queued  +12025550143  0.0 s"]
 
 
-def test_the_id_of_a_listed_call_is_never_cut(
+def test_nothing_of_a_listed_call_is_cut_and_its_id_is_whole(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call_id = "call_0123456789abcdef01234567"
@@ -81,4 +81,6 @@ def test_the_id_of_a_listed_call_is_never_cut(
     monkeypatch.setattr(sys.modules["relay.cli.calls"], "ask", lambda *_, **__: {"calls": calls})
     monkeypatch.setenv("COLUMNS", "60")
     assert run(["calls", "list"]) == 0
-    assert call_id in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert call_id in shown
+    assert "…" not in shown

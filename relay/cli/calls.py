@@ -96,7 +96,7 @@ def list_calls(*, limit: int = 20, json: JSON = False) -> int:
         )
         for each in found["calls"]
     )
-    print_table(("id", "to", "agent", "status", "ending", "seconds"), rows)
+    print_table(("id", "to", "agent", "status", "ending", "seconds"), rows, whole=2)
     return DONE
 
 

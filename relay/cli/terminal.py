@@ -28,9 +28,10 @@ def print_json(value: Any) -> None:
     sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
 
 
-def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """For a person. The first column is never cut: it is what the next command is given."""
-    table = Table(Column(heads[0], no_wrap=True), *heads[1:])
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, whole: int = 1) -> None:
+    """For a person. Nothing is cut, and the first columns stay whole: they are what is typed next."""
+    columns = (Column(head, no_wrap=at < whole, overflow="fold") for at, head in enumerate(heads))
+    table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*row)
     Console().print(table)
