@@ -186,8 +186,6 @@ def _summary(performance: Performance, figures: Figures, folder: Path) -> Table:
         "blame": "-",
         "reason": performance.answer.get("error", {}).get("code", "-"),
     }
-    agent = [turn.agent_seconds for turn in figures.turns]
-    ours = [turn.relay_seconds for turn in figures.turns]
     silenced = ", ".join(f"{seconds * 1000:.1f} ms" for seconds in figures.silenced_seconds)
     first = figures.answer_to_first_audio_seconds
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -202,11 +200,11 @@ def _summary(performance: Performance, figures: Figures, folder: Path) -> Table:
         ),
         (
             "latency, the agent's share",
-            f"p50 {percentile(agent, 0.5):.2f} s, p95 {percentile(agent, 0.95):.2f} s",
+            _spread([turn.agent_seconds for turn in figures.turns], lambda seconds: f"{seconds:.2f} s"),
         ),
         (
             "latency, ours",
-            f"p50 {percentile(ours, 0.5) * 1000:.1f} ms, p95 {percentile(ours, 0.95) * 1000:.1f} ms",
+            _spread([turn.relay_seconds for turn in figures.turns], lambda s: f"{s * 1000:.1f} ms"),
         ),
         (
             "files",
@@ -215,6 +213,12 @@ def _summary(performance: Performance, figures: Figures, folder: Path) -> Table:
     ):
         table.add_row(f"[bold]{name}[/bold]", value)
     return table
+
+
+def _spread(seconds: list[float], said: Callable[[float], str]) -> str:
+    if not seconds:
+        return "-"
+    return f"p50 {said(percentile(seconds, 0.5))}, p95 {said(percentile(seconds, 0.95))}"
 
 
 def _write_files(performance: Performance, folder: Path) -> None:

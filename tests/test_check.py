@@ -250,6 +250,12 @@ def test_doubtful_settings_are_warnings_and_keep_nobody_from_dialling() -> None:
     assert is_ready(findings)
 
 
+def test_the_agents_that_ship_are_in_order() -> None:
+    findings = [each for each in look_around(settings()) if each.what.startswith("agent ")]
+    assert len(findings) >= 6
+    assert [each for each in findings if each.result is not OK] == []
+
+
 def write_agent(folder: Path, name: str, **changes: str) -> None:
     agent = {
         "purpose": "informational",
