@@ -255,6 +255,9 @@ class Store(Writes, Protocol):
     async def suppress(self, entries: Sequence[ListEntry]) -> None:
         """Add to the suppression lists, for good; owners of live calls to what is added find STOP wishes."""
 
+    async def listings(self, number: str) -> list[ListEntry]:
+        """All that the lists ever said of a number, in order."""
+
     async def suppressions(self, after: int, limit: int) -> list[ListEntry]:
         """The entries behind position `after`, in order: pages of an export."""
 

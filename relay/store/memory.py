@@ -317,6 +317,10 @@ class MemoryStore(Store):
         added = {e.number for e in entries if e.listing is Listing.ADDED and e.list == OWN_LIST}
         self._stop(added, Revocation(self._clock()))
 
+    async def listings(self, number: str) -> list[ListEntry]:
+        await trio.lowlevel.checkpoint()
+        return [entry for entry in self._listed if entry.subject == number]
+
     async def suppressions(self, after: int, limit: int) -> list[ListEntry]:
         await trio.lowlevel.checkpoint()
         return self._listed[after : after + limit]
@@ -350,10 +354,9 @@ class MemoryStore(Store):
         await trio.lowlevel.checkpoint()
         of_calls = [kept.copy().as_json() for kept in self._calls_to.get(number, [])]
         facts = self._facts(number, self._clock(), "")
-        verdicts, listed = self._permits.verdicts_on(number), [e for e in self._listed if e.subject == number]
+        verdicts, listed = self._permits.verdicts_on(number), await self.listings(number)
         consented = (facts.consents or (), facts.revocations or ())
-        told = subject_as_json(number, of_calls, verdicts, listed, *consented)
-        return told | self.books.about(number)
+        return subject_as_json(number, of_calls, verdicts, listed, *consented) | self.books.about(number)
 
     async def erase(self, number: str, who: str, at: datetime) -> Erasure:
         await trio.lowlevel.checkpoint()

@@ -182,6 +182,10 @@ class SqlStore(Store):
         named = [replace(e, subject=self._subject(e.number)) if e.number else e for e in entries]
         await self._run(lambda c: sql_subjects.suppress(c, named), durable=True)
 
+    async def listings(self, number: str) -> list[ListEntry]:
+        subject = self._subject(number)
+        return await self._run(lambda c: sql_subjects.listings(c, subject))
+
     async def suppressions(self, after: int, limit: int) -> list[ListEntry]:
         return await self._run(lambda c: sql_subjects.list_page(c, after, limit))
 

@@ -63,7 +63,7 @@ def facts(connection: sa.Connection, number: str, subject: str, now: datetime, b
     )
     return Facts(
         number=number,
-        suppressions=standing(_list_entries(connection, subject)),
+        suppressions=standing(listings(connection, subject)),
         consents=tuple(_consents(connection, subject)),
         revocations=tuple(_revocations(connection, subject)),
         lists=tuple(ListCopy(row.list, row.as_of) for row in connection.execute(sa.select(list_copies))),
@@ -97,7 +97,8 @@ def _revocations(connection: sa.Connection, subject: str) -> list[Revocation]:
     ]
 
 
-def _list_entries(connection: sa.Connection, subject: str) -> list[ListEntry]:
+def listings(connection: sa.Connection, subject: str) -> list[ListEntry]:
+    """All entries about one number."""
     of_subject = sa.select(suppressions).where(suppressions.c.subject == subject)
     return [_list_entry(row) for row in connection.execute(of_subject.order_by(suppressions.c.id))]
 
@@ -215,7 +216,7 @@ def export_subject(connection: sa.Connection, number: str, subject: str) -> dict
         number,
         [record.as_json() for record in records if record is not None],
         [json.loads(verdict) for verdict in connection.execute(judged).scalars()],
-        _list_entries(connection, subject),
+        listings(connection, subject),
         _consents(connection, subject),
         _revocations(connection, subject),
     )

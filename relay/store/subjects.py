@@ -41,10 +41,24 @@ def subject_as_json(
         "number": number,
         "calls": of_calls,
         "attempts": of_attempts,
-        "suppressions": [
-            {"list": e.list, "listing": e.listing.value, "source": e.source, "who": e.who, "at": stamp(e.at)}
-            for e in listed
-        ],
+        "suppressions": listings_as_json(listed),
+        **consents_as_json(given, taken),
+    }
+
+
+def listings_as_json(listed: Iterable[ListEntry]) -> list[dict[str, Any]]:
+    """What the lists said of a number."""
+    return [
+        {"list": e.list, "listing": e.listing.value, "source": e.source, "who": e.who, "at": stamp(e.at)}
+        for e in listed
+    ]
+
+
+def consents_as_json(
+    given: Iterable[Consent], taken: Iterable[Revocation]
+) -> dict[str, list[dict[str, Any]]]:
+    """What it agreed to, and what of that was taken back."""
+    return {
         "consents": [
             {
                 "form": c.form.value,

@@ -30,6 +30,7 @@ from relay.store.list_csv import (
     read_list,
     write_list,
 )
+from relay.store.subjects import consents_as_json, listings_as_json
 from relay.web.answers import error
 from relay.web.bearer import bearer_only
 from relay.web.bodies import OPERATOR, Body, Clock, Page, read_csv
@@ -188,7 +189,7 @@ def _add_list_routes(routes: Blueprint, store: Store, clock: Clock) -> None:
 
 async def _standing(store: Store, number: str) -> dict[str, Any]:
     """Whether a number is listed now, and everything that was ever said about that."""
-    history = (await store.export_subject(number))["suppressions"]
+    history = listings_as_json(await store.listings(number))
     newest = {entry["list"]: entry for entry in history}
     lists = {name: entry for name, entry in newest.items() if entry["listing"] == Listing.ADDED}
     first = lists.get(OWN_LIST) or next(iter(lists.values()), None)
@@ -213,8 +214,9 @@ def _add_consent_routes(routes: Blueprint, store: Store, clock: Clock) -> None:
         """What a number has agreed to, and what of it was taken back."""
         if not is_e164(query_args.number):
             return _not_e164("number")
-        known = await store.export_subject(query_args.number)
-        return jsonify({name: known[name] for name in ("number", "consents", "revocations")})
+        known = await store.facts(query_args.number, clock())
+        agreed = consents_as_json(known.consents or (), known.revocations or ())
+        return jsonify({"number": query_args.number, **agreed})
 
     @routes.post("/consents")
     @security_scheme([{"bearer": []}])

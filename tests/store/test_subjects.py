@@ -75,6 +75,9 @@ async def test_the_newest_word_of_each_list_counts(store: Store) -> None:
     await store.suppress([REMOVED])
     assert (await store.facts(NUMBER, NOW)).suppressions == (Suppression("US-TX", NOW),)
     assert (await store.facts(OTHER, NOW)).suppressions == ()
+    ever = [(entry.list, entry.listing) for entry in await store.listings(NUMBER)]
+    assert ever == [("own", Listing.ADDED), ("US-TX", Listing.ADDED), ("own", Listing.REMOVED)]
+    assert await store.listings(OTHER) == []
 
 
 async def test_a_list_is_exported_as_it_grew_page_by_page(store: Store) -> None:
