@@ -173,6 +173,7 @@ class Reception:
         if self._answers == ANSWERS:
             return ()
         self._answers += 1
+        self._alarms.drop(Watch.ANSWER)  # until that was heard, nobody can come
         return (Note(SCREENED), *self._say(_Says.ANSWER, self._texts.answer, now))
 
     def _fall_silent(self, now: float) -> list[Action]:
