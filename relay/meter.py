@@ -1,6 +1,7 @@
 """Reads what happens into metrics: most of it from the diaries of the calls.
 
-Knows no HTTP and decides nothing; a frame never comes by: calls count their own, and are asked at a scrape.
+Knows no HTTP and decides nothing; a frame never comes by: calls count their own, and are asked at a scrape,
+which may be in a thread.
 """
 
 from __future__ import annotations
@@ -143,7 +144,9 @@ class Meter:
                     yield catalogue.CALLS, (status.value,), statuses[status]
             yield catalogue.CALLS_LIMIT, (), limit
             yield catalogue.READY, (), board.refusal is None
-            counts = sum((Counter(_counts(line)) for line in here), self._past)
+            counts = Counter(self._past)
+            for line in here:
+                counts.update(_counts(line))
             for name, (metric, labels) in _TALLIED.items():
                 yield metric, labels, counts[name]
             yield catalogue.STORE_UP, (), spool.problem is None

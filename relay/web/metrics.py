@@ -21,13 +21,16 @@ _FORWARDED = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwa
 def metrics_routes(metrics: Metrics) -> Blueprint:
     """`/metrics`, and a look at every answer of the application."""
     routes = Blueprint("metrics", __name__)
+    scrapes = trio.CapacityLimiter(1)  # a second one at a time waits for its turn
 
     @routes.get("/metrics")
     async def scrape() -> ResponseReturnValue:
         """How much this node does; no numbers, no ids. 404 for whoever comes through a proxy."""
         if any(name in request.headers for name in _FORWARDED):
             abort(404)
-        return Response(metrics.text(), content_type=CONTENT_TYPE)
+        # In a thread: of the loop it would take 6 ms with 200 calls, in which no audio moves.
+        text = await trio.to_thread.run_sync(metrics.text, limiter=scrapes)
+        return Response(text, content_type=CONTENT_TYPE)
 
     @routes.before_app_request
     async def begin() -> None:
