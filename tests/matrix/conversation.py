@@ -23,7 +23,7 @@ from tests.test_call import Far
 FRAME_SECONDS = 0.2  # ten times what Twilio sends, so that a call is played in a tenth of the time
 READY_AFTER_SECONDS = 0.67
 THINKS_SECONDS = 0.07  # both are odd, so that no fault falls into the tick of a frame or a ping: times repeat
-GREETING_FRAMES = 18  # with a third of them cells on real sockets came late in 3 runs of 19; nobody knows why
+GREETING_FRAMES = 18  # almost four seconds, as long as agents greet
 REPLY_FRAMES = 6
 ECHO_SECONDS = 0.05  # from the end of what is played to the echo of its mark
 OPTIONS = {"message_queue_size": QUEUE, "max_message_size": 2**22}
