@@ -21,7 +21,7 @@ from relay.rehearsal import Performance
 from relay.simulator.ledger import Direction, Side
 from relay.simulator.scenario import Scenario
 from tests.e2e.scenes import broken, ending, gone, quiet_stage
-from tests.matrix.far_sides import socket_wire
+from tests.matrix.far_sides import narrow_wire, socket_wire
 from tests.matrix.faults import After, Cell, Dies, Moment, cells
 from tests.matrix.judgement import judge
 from tests.matrix.play import Played, network
@@ -95,7 +95,8 @@ async def test_each_fault_ends_its_call_on_real_sockets_as_it_does_in_memory() -
 
     async def run(cell: Cell) -> None:
         async with limit:
-            played[cell] = await play_cell(cell, socket_wire)
+            wire = narrow_wire if cell.fault.name == "stops reading" else socket_wire
+            played[cell] = await play_cell(cell, wire)
 
     with network(), capture_logs() as lines:
         async with trio.open_nursery() as nursery:

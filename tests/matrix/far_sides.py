@@ -120,10 +120,20 @@ def memory_wire() -> tuple[Any, BreakableStream]:
     return ours, BreakableStream(theirs)
 
 
-def socket_wire() -> tuple[Any, BreakableStream]:
-    """Over loopback; what the far side does not read soon shuts its window."""
+def socket_wire(buffer_bytes: int | None = None) -> tuple[Any, BreakableStream]:
+    """Over loopback, where the far side's socket may be given so small a buffer."""
     here, there = connected_sockets()
-    there.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER_BYTES)
+    if buffer_bytes is not None:
+        there.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
     harden(here)
     there.setblocking(False)
     return SocketStream(here), BreakableStream(trio.SocketStream(trio.socket.from_stdlib_socket(there)))
+
+
+def narrow_wire() -> tuple[Any, BreakableStream]:
+    """The same; what the far side does not read soon shuts its window.
+
+    For that alone: of what comes at once into so small a buffer the kernel drops a part, and has it sent
+    again after seconds.
+    """
+    return socket_wire(SMALL_BUFFER_BYTES)
