@@ -57,9 +57,12 @@ async def test_a_killed_socket_takes_the_other_with_it_and_gets_the_blame(leg: s
                 nursery.start_soon(play, scenario)
 
     blame = "carrier" if leg == "phone" else "agent"
-    assert {each.scenario.title: ending(each) for each in played} == {
-        scenario.title: (blame, "lost") for scenario in scenarios
-    }
+    assert {each.scenario.title for each in played} == {scenario.title for scenario in scenarios}
+    for each in played:
+        # One that breaks with its `start` may be gone before the ledger has let it in.
+        reason = "lost" if each.record["stream_sid"] else "no-stream"
+        assert (each.scenario.title, *ending(each)) == (each.scenario.title, blame, reason)
+        assert reason == "lost" or each.scenario.title.endswith("before-ready")
     late = {each.scenario.title: _seconds_to_close(each, leg) for each in played}
     assert {title: seconds for title, seconds in late.items() if seconds > CLOSED_SECONDS[leg]} == {}
     assert all(each.call is not None and each.call.is_over for each in played)
