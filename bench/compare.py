@@ -38,9 +38,9 @@ class Profile:
 
 
 PLAN = (
-    Profile("plain", steps=(10, 50, 100, 200, 400), seconds=2.5),
-    Profile("tls", steps=(60, 200), seconds=2.5, tls=True),
-    Profile("speech", steps=(60,), seconds=2.5, mode="speech", rounds=1),  # no target hangs on it
+    Profile("plain", steps=(10, 50, 100, 200, 400), seconds=2.0),
+    Profile("tls", steps=(60, 200), seconds=2.0, tls=True, rounds=2),
+    Profile("speech", steps=(60,), seconds=2.0, mode="speech", rounds=1),  # no target hangs on it
 )
 SLOW = frozenset(
     {peers.BY_THE_BOOK, peers.PIPECAT}
