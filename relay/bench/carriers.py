@@ -24,7 +24,7 @@ from relay.bench.rig import resident_bytes
 FRAME_NS = 20_000_000
 GOLDEN = 0.618033988749895  # spreads any number of calls evenly over 20 ms
 PLACERS = 8  # threads that place calls which only come and go: each waits for the relay most of the time
-CHURN_SECONDS = 300.0  # for one order's calls to come and go
+CHURN_SECONDS = 900.0  # for one order's calls to come and go: 8,000 take three minutes on a core of their own
 LIVE_SECONDS = 90.0  # for calls to come up; more than any relay has needed, also on a machine that is shared
 STRAGGLERS_SECONDS = 0.5  # for the last frames of a measurement to come back
 LOOK_NS = 20_000_000
