@@ -385,10 +385,7 @@ async def test_a_ledger_that_stands_still_is_no_sign_that_an_owner_is_gone(autoj
 async def test_a_wish_that_a_bug_meets_keeps_none_behind_it(autojump_clock: MockClock) -> None:
     async with open_desk() as desk:
         desk.nursery.start_soon(desk.reconciler.run)
-        line = await desk.placed()
-        phone = await desk.streams_in(line)
-        desk.nursery.start_soon(desk.stay_on_the_line, phone)
-        await desk.opens(phone)
+        line, _ = await desk.in_conversation()
         said = {"status": "a word of tomorrow", "at": virtual_now().isoformat(), "sid": SID}
         await desk.store.wish(line.record.id, WishKind.CALLBACK, said)
         await desk.store.wish(line.record.id, WishKind.HANG_UP)
@@ -521,10 +518,7 @@ async def test_a_carrier_that_never_confirms_is_asked_for_hours_and_not_for_ever
 async def test_a_long_call_keeps_its_lease(autojump_clock: MockClock) -> None:
     async with open_desk() as desk:
         desk.nursery.start_soon(desk.reconciler.run)
-        line = await desk.placed()
-        phone = await desk.streams_in(line)
-        desk.nursery.start_soon(desk.stay_on_the_line, phone)
-        await desk.opens(phone)
+        line, _ = await desk.in_conversation()
         for _ in range(10):
             await trio.sleep(LEASE_SECONDS / 2)
             assert await desk.store.orphans("other", LEASE_SECONDS, 10) == []
@@ -535,10 +529,7 @@ async def test_a_long_call_keeps_its_lease(autojump_clock: MockClock) -> None:
 async def test_what_was_said_is_in_the_ledger_within_a_second(autojump_clock: MockClock) -> None:
     async with open_desk() as desk:
         desk.nursery.start_soon(desk.reconciler.run)
-        line = await desk.placed()
-        phone = await desk.streams_in(line)
-        desk.nursery.start_soon(desk.stay_on_the_line, phone)
-        agent = await desk.opens(phone)
+        line, agent = await desk.in_conversation()
         await agent.say(type="transcript.user", text="Tuesday, please.")
         await trio.sleep(1.1)
         kept = await desk.store.get(line.record.id)

@@ -395,6 +395,13 @@ class Desk:
         await trio.testing.wait_all_tasks_blocked()
         return agent
 
+    async def in_conversation(self) -> tuple[Line, Far]:
+        """A call whose opening was heard; with the agent's far end."""
+        line = await self.placed()
+        phone = await self.streams_in(line)
+        self.nursery.start_soon(self.stay_on_the_line, phone)
+        return line, await self.opens(phone)
+
     async def stay_on_the_line(self, phone: Far) -> None:
         """The person says nothing, and Twilio goes on sending frames."""
         try:
