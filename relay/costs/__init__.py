@@ -99,19 +99,17 @@ class Charge:
 
 def charges(usage: Usage, prices: Prices) -> list[Charge]:
     """What a call has cost; nothing of what it has not used."""
-    used: dict[Item, float] = {
-        "twilio-media-stream": usage.streamed_seconds,
-        "twilio-machine-detection": usage.answered_seconds if usage.is_machine_detected else 0.0,
-        "twilio-recording": usage.recorded_seconds,
-        "assemblyai-session": usage.agent_seconds,
-    }
-    legs = ((usage.to, usage.answered_seconds), *usage.put_through)
-    all_of_it: list[tuple[Item, str, float]] = [("twilio-voice", *leg) for leg in legs]
-    all_of_it += [(item, usage.to, seconds) for item, seconds in used.items()]
+    detected_seconds = usage.answered_seconds if usage.is_machine_detected else 0.0
+    used: list[tuple[Item, str, float]] = [
+        ("twilio-voice", usage.to, usage.answered_seconds),
+        *(("twilio-voice", *leg) for leg in usage.put_through),
+        ("twilio-media-stream", usage.to, usage.streamed_seconds),
+        ("twilio-machine-detection", usage.to, detected_seconds),
+        ("twilio-recording", usage.to, usage.recorded_seconds),
+        ("assemblyai-session", usage.to, usage.agent_seconds),
+    ]
     return [
-        _charge(item, seconds, _price_of(item, number, prices))
-        for item, number, seconds in all_of_it
-        if seconds
+        _charge(item, seconds, _price_of(item, number, prices)) for item, number, seconds in used if seconds
     ]
 
 
