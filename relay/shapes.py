@@ -18,8 +18,8 @@ from pydantic_core import ErrorDetails
 DIGEST_PREFIX: Final = "sha256:"
 SHORTEST_KEY: Final = 32  # characters: a hash of a number is undone by whoever guesses the key
 
-_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
-_REGION = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}")
+E164 = re.compile(r"\+[1-9][0-9]{6,14}")
+REGION = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}")
 _ACCOUNT_SID = re.compile(r"AC[0-9a-fA-F]{32}")
 _HOST = re.compile(r"[0-9A-Za-z]([0-9A-Za-z.-]*[0-9A-Za-z])?")
 _IPV4_LOOPBACK: Final = ip_network("127.0.0.0/8")
@@ -149,13 +149,13 @@ ClientURL = Annotated[str, AfterValidator(_client_url)]
 SocketURL = Annotated[str, AfterValidator(_guarded_url("wss"))]
 PhoneNumber = Annotated[
     str,
-    AfterValidator(_shape(_E164, "E.164: a plus sign, country code and number, as +12025550143")),
-    Field(json_schema_extra={"pattern": f"^{_E164.pattern}$"}),
+    AfterValidator(_shape(E164, "E.164: a plus sign, country code and number, as +12025550143")),
+    Field(json_schema_extra={"pattern": f"^{E164.pattern}$"}),
 ]
 Region = Annotated[
     str,
-    AfterValidator(_shape(_REGION, "an ISO 3166-2 code, as US-TX")),
-    Field(json_schema_extra={"pattern": f"^{_REGION.pattern}$"}),
+    AfterValidator(_shape(REGION, "an ISO 3166-2 code, as US-TX")),
+    Field(json_schema_extra={"pattern": f"^{REGION.pattern}$"}),
 ]
 AccountSid = Annotated[str, AfterValidator(_shape(_ACCOUNT_SID, "AC and 32 hexadecimal digits"))]
 Bind = Annotated[str, AfterValidator(_bind)]

@@ -5,7 +5,6 @@ Knows no purpose and no rule; the numbering plan comes from `phonenumbers`, the 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
@@ -15,10 +14,9 @@ from phonenumbers import PhoneNumber, PhoneNumberType, timezone
 
 from relay.compliance.rules import Place, covers
 from relay.outcomes import Refusal
+from relay.shapes import E164, REGION
 
-_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _UNKNOWN_ZONE = "Etc/Unknown"
-_STATE = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}")
 
 # An allow-list: toll-free, premium, shared-cost, paging, voicemail, personal (+1 5xx) and corporate numbers
 # cost somebody money or do not say where they ring. Emergency and other short numbers have no E.164 form.
@@ -50,7 +48,7 @@ def locate(to: str, state: str | None, zone: str | None, places: Mapping[str, Pl
     number = parse(to, RINGABLE)
     if isinstance(number, Refusal):
         return number
-    if state is not None and not _STATE.fullmatch(state):
+    if state is not None and not REGION.fullmatch(state):
         return Refusal("place-unknown", f"{state!r} is not an ISO 3166-2 code such as US-TX.")
     if zone is not None:
         try:
@@ -75,7 +73,7 @@ def locate(to: str, state: str | None, zone: str | None, places: Mapping[str, Pl
 
 def is_e164(text: str) -> bool:
     """Whether the text has the form of an E.164 number; nothing is said about its existence."""
-    return _E164.fullmatch(text) is not None
+    return E164.fullmatch(text) is not None
 
 
 def parse(to: str, kinds: Collection[int]) -> PhoneNumber | Refusal:
