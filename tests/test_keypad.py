@@ -6,7 +6,7 @@ import pytest
 
 from relay.actions import CancelReply, ClearPhoneAudio, CreateReply, Note, OptOut, SendToolResult
 from relay.compliance import OPT_OUT_KEY
-from relay.keypad import HUSH_SECONDS, PRESSED
+from relay.keypad import GROUPS, HUSH_SECONDS, PRESSED
 from relay.keys import LONGEST_GROUP, Keys
 from relay.outcomes import Blame, Reason
 from relay.profiles import ProfileError, read_profile
@@ -108,6 +108,17 @@ def test_groups_that_come_while_the_agent_speaks_are_told_together() -> None:
     talk.press("7")
 
     assert of(talk.agent(agent.ReplyDone("completed", "r1")), CreateReply) == [told("2", "7")]
+
+
+def test_of_more_groups_than_may_wait_the_newest_are_told() -> None:
+    talk = Talk(keys=MENU, interruptible=False).opened()
+    talk.agent(agent.ReplyStarted("r1"), agent.ReplyAudio(sound(2.0), "r1"))
+    keys = "12345678012"
+    for key in keys:
+        talk.press(key)
+
+    assert len(keys) > GROUPS
+    assert of(talk.agent(agent.ReplyDone("completed", "r1")), CreateReply) == [told(*keys[-GROUPS:])]
 
 
 def test_a_key_undoes_a_goodbye_as_speech_does() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from relay.actions import TurnAnswered
 from relay.meter import LOOP_SECONDS, Meter
 from relay.outcomes import Blame, Ending, Reason, Refusal
 from relay.store.sql import open_store
-from relay.telemetry.metrics import CATALOGUE, CONTENT_TYPE, Metrics
+from relay.telemetry.metrics import CALLS_LIMIT, CATALOGUE, CONTENT_TYPE, Metrics, Reading
 from relay.web.metrics import metrics_routes
 from tests.test_switchboard import SID, Desk, open_desk
 from tests.web.api import client_of
@@ -197,6 +199,28 @@ async def test_whoever_comes_through_a_proxy_is_told_nothing() -> None:
         assert (await client.get("/metrics", headers={name: "192.0.2.1"})).status_code == 404
     answer = await client.get("/metrics")
     assert (answer.status_code, answer.content_type) == (200, CONTENT_TYPE)
+
+
+async def test_a_scrape_does_not_hold_up_the_loop() -> None:
+    metrics, has_begun, may_end = Metrics(), threading.Event(), threading.Event()
+
+    def read_slowly() -> Iterator[Reading]:
+        has_begun.set()
+        yield CALLS_LIMIT, (), may_end.wait(5)
+
+    metrics.ask(read_slowly)
+    client, answers = client_of(metrics_routes(metrics)), []
+
+    async def scrape() -> None:
+        answers.append(await client.get("/metrics"))
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(scrape)
+            while not has_begun.is_set():  # noqa: ASYNC110 - a thread's event
+                await trio.sleep(0.001)
+            may_end.set()
+    assert b"relay_calls_limit 1.0" in await answers[0].get_data()
 
 
 async def test_every_answer_is_counted_by_its_route_and_never_by_its_path() -> None:
